@@ -1,0 +1,198 @@
+"""Classification of tables by a pretrained network: fit stores the table, predict is a forward pass."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    assert_all_finite,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+)
+
+from estimators.ensemble import View, canonical_classes, canonical_rows, make_views
+from estimators.inference import query_logits, resolve_device
+from estimators.table import TableEncoder, as_table
+from pfn import PFN, load_pretrained
+
+
+class PFNClassifier(ClassifierMixin, BaseEstimator):
+    """Class probabilities for small tables in one forward pass, without training or tuning.
+
+    A transformer that was pretrained on synthetic tables reads the training rows as context and outputs an
+    approximation of the posterior predictive distribution of each query row. Numbers, booleans, strings, categoricals,
+    dates and missing values go in as they are.
+
+    Parameters
+    ----------
+    n_estimators : int, default=4
+        Forward passes that are averaged; they differ in the order of features and classes, and every second one sees
+        ranks in place of values.
+    model : str, path or PFN, default="classifier"
+        Bundled weights, a checkpoint of your own, or a network returned by `pfn.pretrain`.
+    device : str, default="auto"
+        "auto" takes a CUDA device if there is one; else "cpu", "cuda", "cuda:1", …
+    max_context : int, default=2000
+        Largest number of training rows that a member reads; from longer tables each member reads another stratified
+        sample.
+    random_state : int, RandomState or None, default=None
+        Decides the orders and samples of the members; pass an int for reproducible probabilities.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels in sorted order.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only when X had string column names.
+    model_ : PFN
+        The network; `model_.card` tells how it was trained and where it was validated.
+
+    Notes
+    -----
+    Neither the order of the training rows, nor the names of the classes, nor the other rows that are predicted in the
+    same call have any influence on a prediction.
+
+    References
+    ----------
+    .. [1] S. Müller et al., "Transformers Can Do Bayesian Inference", ICLR 2022.
+    .. [2] N. Hollmann et al., "TabPFN: A Transformer That Solves Small Tabular Classification Problems in a Second",
+       ICLR 2023.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = PFNClassifier(random_state=0).fit(X[::2], y[::2])
+    >>> clf.predict_proba(X[1::2]).shape
+    (75, 3)
+    >>> clf.score(X[1::2], y[1::2]) > 0.9
+    True
+    """
+
+    def __init__(
+        self,
+        n_estimators: int = 4,
+        model: str | os.PathLike[str] | PFN = "classifier",
+        *,
+        device: str | torch.device = "auto",
+        max_context: int = 2000,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_estimators = n_estimators
+        self.model = model
+        self.device = device
+        self.max_context = max_context
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> PFNClassifier:
+        """Store the table as context; nothing is trained.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            Numbers, booleans, strings, categoricals or dates; NaN, None and pandas' NA are missing values.
+        y : array-like of shape (n_samples,)
+            Class labels of any type that sorts.
+
+        Returns
+        -------
+        PFNClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If there are more classes than the network has outputs, if X holds infinite values, or if y is missing,
+            continuous, or of another length than X.
+        """
+        for name in ("n_estimators", "max_context"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or value < 1:
+                raise ValueError(f"{name}={value!r} is not a positive integer.")
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y is None."
+            )
+        table = as_table(self, X, reset=True)
+        y = column_or_1d(y, warn=True)
+        check_consistent_length(table, y)
+        assert_all_finite(y, input_name="y")
+        check_classification_targets(y)
+        self.classes_, label = np.unique(y, return_inverse=True)
+        model = self.model if isinstance(self.model, PFN) else load_pretrained(self.model)
+        self.model_ = model.to(resolve_device(self.device))
+        n_classes = len(self.classes_)
+        if self.model_.config.task != "classification":
+            raise ValueError(f"model={self.model!r} is a {self.model_.config.task} network; use one that classifies.")
+        if n_classes > self.model_.config.n_outputs:
+            raise ValueError(
+                f"y has {n_classes} classes but model={self.model!r} predicts at most {self.model_.config.n_outputs}; "
+                "merge rare classes, or wrap it in sklearn.multiclass.OutputCodeClassifier."
+            )
+        self._encoder = TableEncoder().fit(table)
+        x = self._encoder.transform(table)
+        self._rank_of_class = canonical_classes(x, label, n_classes)
+        label = self._rank_of_class[label]
+        order = canonical_rows(x, label)
+        self._x, self._y = x[order], label[order]
+        self._views = make_views(
+            self._x,
+            self._y,
+            n_estimators=self.n_estimators,
+            n_classes=n_classes,
+            max_features=self._max_features(),
+            max_context=self.max_context,
+            random_state=check_random_state(self.random_state),
+        )
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Posterior predictive probability of each class.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n_samples, n_features)
+            Columns as in `fit`. Categories that `fit` did not see count as missing.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float64
+            Columns in the order of `classes_`; rows sum to 1.
+        """
+        check_is_fitted(self)
+        x = self._encoder.transform(as_table(self, X, reset=False))
+        members = [self._member_probabilities(view, x) for view in self._views]
+        return np.mean(members, axis=0)[:, self._rank_of_class]
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Most probable class of each row, (n_samples,)."""
+        winner = self.predict_proba(X).argmax(1)                     # first, so that an unfitted estimator says so
+        return self.classes_[winner]
+
+    def _member_probabilities(self, view: View, x: np.ndarray) -> np.ndarray:
+        """Probabilities (n_samples, n_classes) by canonical class, from one view."""
+        rows = slice(None) if view.rows is None else view.rows
+        logits = query_logits(
+            self.model_, view.features(self._x[rows]), view.classes[self._y[rows]], view.features(x)
+        )
+        return softmax(logits[:, view.classes], axis=1)
+
+    def _max_features(self) -> int:
+        card = self.model_.card
+        return card.envelope.max_features if card is not None else self.n_features_in_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        return tags

@@ -1,0 +1,122 @@
+"""Any table in, one float matrix out: numbers stay numbers, everything else becomes category codes, gaps become NaN."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+
+
+def as_table(estimator: BaseEstimator, X: Any, *, reset: bool) -> np.ndarray | pd.DataFrame:
+    """Check `X` by scikit-learn's rules; returns a float64 array, or a DataFrame if any column is not numeric.
+
+    Sets (`reset=True`) or checks `n_features_in_` and `feature_names_in_` of `estimator`. Infinite values, sparse
+    matrices, complex numbers and empty tables raise scikit-learn's own errors.
+    """
+    if not isinstance(X, pd.DataFrame):
+        array = X if sparse.issparse(X) or hasattr(X, "__array_namespace__") else np.asarray(X)
+        if sparse.issparse(X) or array.dtype.kind not in "OUST" or array.ndim != 2 or 0 in array.shape:
+            return validate_data(estimator, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=reset)
+        validate_data(estimator, X, skip_check_array=True, reset=reset)
+        frame = pd.DataFrame(array)
+    else:
+        if 0 in X.shape:                                            # scikit-learn's words for an empty table
+            return validate_data(estimator, X.to_numpy(dtype=np.float64), reset=reset)
+        validate_data(estimator, X, skip_check_array=True, reset=reset)
+        frame = X
+    columns = {i: _as_numeric(frame.iloc[:, i]) for i in range(frame.shape[1])}
+    if all(column is not None for column in columns.values()):
+        array = np.column_stack([column for column in columns.values() if column is not None])
+        _check_finite(array)
+        return array
+    return frame
+
+
+def _as_numeric(column: pd.Series) -> np.ndarray | None:
+    """The column as float64 with NaN for missing values, or None if it holds anything but numbers and booleans."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return None
+    if pd.api.types.is_datetime64_any_dtype(column.dtype) or pd.api.types.is_timedelta64_dtype(column.dtype):
+        # Seconds; the network standardises every column, so the origin does not matter.
+        seconds = column.astype("int64") / 1e9 if column.notna().all() else column.map(_seconds)
+        return seconds.to_numpy(dtype=np.float64)
+    if pd.api.types.is_complex_dtype(column.dtype):
+        raise ValueError(f"Complex data not supported: column {column.name!r}; pass real and imaginary part separately.")
+    if pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    if column.dtype == object:
+        present = column[column.notna()]
+        if all(isinstance(value, (int, float, bool, np.number, np.bool_)) for value in present):
+            return column.where(column.notna(), np.nan).to_numpy(dtype=np.float64)
+    return None
+
+
+def _seconds(value: Any) -> float:
+    return np.nan if pd.isna(value) else pd.Timestamp(value).timestamp()
+
+
+def _check_finite(array: np.ndarray) -> None:
+    if np.isinf(array).any():
+        row, column = np.argwhere(np.isinf(array))[0]
+        raise ValueError(
+            f"Input X contains infinity: row {row}, column {column}; replace infinite values by NaN, which is supported."
+        )
+
+
+class TableEncoder:
+    """Learn from a checked table how to turn it into numbers, and do so for later tables.
+
+    Numeric columns are shifted and scaled in float64, so that large offsets (timestamps) survive float32. Categories
+    get the codes 0 … K-1 in sorted order; a category that was not seen in `fit`, and any missing value, becomes NaN.
+    """
+
+    def fit(self, table: np.ndarray | pd.DataFrame) -> TableEncoder:
+        self.categories_: dict[int, dict[Any, int]] = {}
+        if isinstance(table, pd.DataFrame):
+            for i in range(table.shape[1]):
+                if _as_numeric(table.iloc[:, i]) is None:
+                    labels = table.iloc[:, i].dropna().map(_label)
+                    self.categories_[i] = {label: code for code, label in enumerate(sorted(labels.unique()))}
+        matrix = self._matrix(table)
+        seen = ~np.isnan(matrix)
+        count = np.maximum(seen.sum(0), 1)
+        self.mean_ = np.where(seen, matrix, 0.0).sum(0) / count
+        scale = np.sqrt(np.where(seen, (matrix - self.mean_) ** 2, 0.0).sum(0) / count)
+        self.scale_ = np.where(scale > 0, scale, 1.0)
+        return self
+
+    def transform(self, table: np.ndarray | pd.DataFrame) -> np.ndarray:
+        """Float32 matrix (n_rows, n_features), NaN where missing."""
+        return np.clip((self._matrix(table) - self.mean_) / self.scale_, -1e6, 1e6).astype(np.float32)
+
+    def _matrix(self, table: np.ndarray | pd.DataFrame) -> np.ndarray:
+        if isinstance(table, np.ndarray):
+            if not self.categories_:
+                return table
+            table = pd.DataFrame(table)                            # strings in fit, numbers now: unseen categories
+        columns = []
+        for i in range(table.shape[1]):
+            column = table.iloc[:, i]
+            if i in self.categories_:
+                codes = column.map(_label, na_action="ignore").map(self.categories_[i])
+                columns.append(codes.to_numpy(dtype=np.float64, na_value=np.nan))
+                continue
+            numbers = _as_numeric(column)
+            if numbers is None:
+                raise ValueError(
+                    f"column {column.name!r} held numbers in fit but now holds {column.dropna().iloc[0]!r}; "
+                    "pass the same types to fit and predict."
+                )
+            columns.append(numbers)
+        matrix = np.column_stack(columns)
+        _check_finite(matrix)
+        return matrix
+
+
+def _label(value: Any) -> str:
+    """Categories are compared by their text, so that 1 and "1" agree and mixed columns can be sorted."""
+    return str(value)

@@ -1,0 +1,214 @@
+"""Checkpoints: one safetensors file whose header says what the weights are. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pfn.network import PFN, PFNConfig
+
+FORMAT = 1
+_HEADER_KEY = "pfnkit"
+
+
+class CheckpointError(ValueError):
+    """A file that is no usable checkpoint; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """The sizes on which a checkpoint was validated."""
+
+    max_rows: int
+    max_features: int
+    max_classes: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a checkpoint's header says: architecture, prior, how it was trained, where it was validated."""
+
+    config: PFNConfig
+    prior: str
+    envelope: Envelope
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self), "config": self.config.to_dict()}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelCard:
+        values = json.loads(text)
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise ValueError(f"its header has format {values.get('format') if isinstance(values, dict) else None!r}")
+        return cls(
+            config=PFNConfig.from_dict(values["config"]),
+            prior=str(values["prior"]),
+            envelope=Envelope(**values["envelope"]),
+            training=dict(values["training"]),
+        )
+
+
+def bundled_weights() -> list[str]:
+    """Names that `load_pretrained` accepts without a path."""
+    return sorted(entry.name.removesuffix(".safetensors") for entry in files("pfn").joinpath("weights").iterdir()
+                  if entry.name.endswith(".safetensors"))
+
+
+def write_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], card: ModelCard) -> None:
+    """Write to a temporary file beside `path`, then rename: a reader sees the old file or the whole new one."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    os.close(handle)
+    try:
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, name,
+                  metadata={_HEADER_KEY: card.to_json()})
+        with open(name, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read_tensors(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], ModelCard]:
+    """Tensors and model card of a checkpoint.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    CheckpointError
+        If the file is truncated, a pickle, no safetensors file, or not written by pfnkit.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise FileNotFoundError(
+            f"no checkpoint at {str(source)!r}; give the path of a .safetensors file or one of the bundled names "
+            f"{bundled_weights()}."
+        )
+    with open(source, "rb") as file:
+        start = file.read(2)
+    if start in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise CheckpointError(
+            f"{str(source)!r} is a pickle, which pfnkit never opens because it can run code; "
+            "save the weights with pfn.save_checkpoint."
+        )
+    try:
+        with safe_open(source, framework="pt", device=str(device)) as archive:
+            metadata = archive.metadata() or {}
+            tensors = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118, not a dict
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{str(source)!r} is truncated or no safetensors file ({error}); copy it again or use a bundled name "
+            f"{bundled_weights()}."
+        ) from error
+    if _HEADER_KEY not in metadata:
+        raise CheckpointError(
+            f"{str(source)!r} has no pfnkit record in its header; save the weights with pfn.save_checkpoint."
+        )
+    try:
+        card = ModelCard.from_json(metadata[_HEADER_KEY])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"the header of {str(source)!r} cannot be used ({error}); this pfnkit reads format {FORMAT}: "
+            "save the file again with this version."
+        ) from error
+    return tensors, card
+
+
+def save_checkpoint(model: PFN, path: str | os.PathLike[str], card: ModelCard) -> None:
+    """Save the weights of `model` and their card as one safetensors file.
+
+    Parameters
+    ----------
+    model : PFN
+    path : path-like
+        Replaced in one step if it exists.
+    card : ModelCard
+        Its `config` must be the model's.
+
+    Raises
+    ------
+    ValueError
+        If the card describes another architecture.
+    """
+    if card.config != model.config:
+        raise ValueError(f"card.config {card.config} is not the configuration of the model, {model.config}.")
+    write_tensors(path, model.state_dict(), card)
+
+
+def build_model(state: dict[str, Tensor], card: ModelCard, origin: str) -> PFN:
+    """A `PFN` of the card's configuration with these weights, in evaluation mode and float32.
+
+    Raises
+    ------
+    CheckpointError
+        If names or shapes do not fit the configuration, or a weight is not finite.
+    """
+    with torch.device("meta"):
+        model = PFN(card.config)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if expected != found:
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise CheckpointError(
+            f"{origin!r} does not fit its own configuration: {wrong[0]!r} should have shape {expected.get(wrong[0])}, "
+            f"has {found.get(wrong[0])} ({len(wrong)} such tensors); the file mixes two models, get it again."
+        )
+    if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+        raise CheckpointError(f"{origin!r} holds weights that are not finite; the file is damaged, get it again.")
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    model.card = card
+    return model.eval().requires_grad_(False)
+
+
+def load_pretrained(name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu") -> PFN:
+    """Load a network, from the package itself or from a file. There is no network access.
+
+    Parameters
+    ----------
+    name_or_path : str or path-like
+        A bundled name, such as "classifier", or the path of a checkpoint.
+    device : str or torch.device
+
+    Returns
+    -------
+    PFN
+        In evaluation mode, float32, without gradients; `model.card` tells what it is.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is neither a bundled name nor a file.
+    CheckpointError
+        If the file is truncated, a pickle, or does not fit its own configuration; a ValueError.
+
+    Examples
+    --------
+    >>> load_pretrained("classifier").config.task
+    'classification'
+    """
+    text = os.fspath(name_or_path)
+    if text in bundled_weights():
+        path = Path(str(files("pfn").joinpath("weights", f"{text}.safetensors")))
+    elif os.sep not in text and not text.endswith(".safetensors") and not Path(text).exists():
+        raise FileNotFoundError(f"no bundled weights are called {text!r}; there are {bundled_weights()}. "
+                                "For a file of your own give its path, ending in .safetensors.")
+    else:
+        path = Path(text)
+    tensors, card = read_tensors(path, device)
+    weights = {key.removeprefix("ema."): value for key, value in tensors.items() if key.startswith("ema.")} or tensors
+    return build_model(weights, card, str(path))

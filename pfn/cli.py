@@ -1,0 +1,102 @@
+"""The `pfn` command: pretrain a recipe, describe a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from pfn.checkpoint import bundled_weights, load_pretrained, save_checkpoint
+from pfn.cpu import tune_for_training
+from pfn.training import pretrain
+from pfn.recipes import RECIPES
+
+
+def _pretrain(args: argparse.Namespace) -> None:
+    tune_for_training()
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    config = RECIPES[args.recipe]()
+    changes = {name: getattr(args, name) for name in ("n_steps", "decay_steps", "seed") if getattr(args, name) is not None}
+    config = replace(config, **changes)
+    device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    out = Path(args.out if args.out is not None else f"runs/{args.recipe}.safetensors")
+    if args.resume is None and out.exists():
+        raise ValueError(f"{str(out)!r} exists; continue it with --resume {out}, or give another --out.")
+    model = pretrain(config, device=device, time_limit=args.time_limit, resume=args.resume, out=out)
+    assert model.card is not None
+    training = model.card.training
+    print(f"{out}: step {training['step']} of {config.n_steps}, {training['tasks']:,} tasks, "
+          f"{training['seconds'] / 60:.1f} min, validation loss {training['validation_loss']}")
+    if training["step"] < config.n_steps:
+        print(f"unfinished; go on with: pfn pretrain {args.recipe} --resume {out} --out {out}")
+
+
+def _info(args: argparse.Namespace) -> None:
+    model = load_pretrained(args.checkpoint)
+    card = model.card
+    assert card is not None
+    if args.json:
+        print(card.to_json())
+        return
+    config = card.config.to_dict()
+    print(f"{args.checkpoint}: {config.pop('task')}, {model.n_parameters:,} parameters")
+    print("validated up to: " + ", ".join(
+        f"{value:,} {name.removeprefix('max_')}" for name, value in vars(card.envelope).items() if value is not None))
+    print("network: " + ", ".join(f"{name} {value}" for name, value in config.items()))
+    print("training: " + json.dumps(card.training))
+    print(f"prior: {card.prior}")
+
+
+def _export(args: argparse.Namespace) -> None:
+    model = load_pretrained(args.checkpoint)
+    assert model.card is not None
+    save_checkpoint(model, args.out, model.card)
+    print(f"{args.out}: {Path(args.out).stat().st_size / 2**20:.1f} MiB")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pfn", description="Pretrain and inspect prior-data fitted networks.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("pretrain", help="pretrain a network from a recipe, or continue a run")
+    command.add_argument("recipe", choices=sorted(RECIPES), metavar="RECIPE", help=f"one of {sorted(RECIPES)}")
+    command.add_argument("--resume", metavar="CKPT", help="checkpoint to continue from")
+    command.add_argument("--out", metavar="FILE", help="checkpoint to write; default runs/RECIPE.safetensors")
+    command.add_argument("--time-limit", type=float, metavar="MIN", help="stop after so many minutes, resumable")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
+    command.add_argument("--n-steps", type=int, help="length of the run; raise it to prolong one that is resumed")
+    command.add_argument("--decay-steps", type=int, help="length of the final decay of the learning rate")
+    command.add_argument("--seed", type=int)
+    command.add_argument("--threads", type=int, help="CPU threads; one, if the machine is busy otherwise")
+    command.set_defaults(run=_pretrain)
+
+    command = commands.add_parser("info", help="say what a checkpoint is: architecture, prior, training, envelope")
+    command.add_argument("checkpoint", metavar="CKPT", help=f"a path, or one of {bundled_weights()}")
+    command.add_argument("--json", action="store_true", help="print the header as it is")
+    command.set_defaults(run=_info)
+
+    command = commands.add_parser("export", help="keep the averaged weights of a run only, as they are shipped")
+    command.add_argument("checkpoint", metavar="CKPT")
+    command.add_argument("--out", required=True, metavar="FILE")
+    command.set_defaults(run=_export)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code is 0, 1 for an error that the message explains, 2 for wrong usage."""
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        print(f"pfn: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("pfn: interrupted; the last checkpoint stands", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,197 @@
+"""The prior-data fitted network: a context table and query rows in, logits of the posterior predictive out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pfn.attention import CellBlock, norm
+from pfn.encoder import CellEncoder, Scaling
+
+if TYPE_CHECKING:
+    from pfn.checkpoint import ModelCard
+
+
+@dataclass(frozen=True)
+class PFNConfig:
+    """Size and shape of a `PFN`.
+
+    Parameters
+    ----------
+    task : {"classification", "regression"}
+        What the logits are: classes, or bars of a bar distribution over the standardised target.
+    n_outputs : int
+        Largest number of classes, or the number of bars.
+    embed_dim, n_layers, n_heads, hidden_dim : int
+        Width of a cell, number of layers, attention heads (dividing the width), width of the layers' MLP.
+    n_thinking_rows : int
+        Learned rows that stand before the context of every task.
+    feature_shifts : tuple of int
+        Which neighbours a feature is grouped with; must contain 0 and 1.
+    dense_features : int
+        Up to this many features, one token a feature; above, one for every second.
+    residual_decay : float
+        Factor on the residual stream at the start of each layer.
+    """
+
+    task: Literal["classification", "regression"] = "classification"
+    n_outputs: int = 10
+    embed_dim: int = 128
+    n_layers: int = 4
+    n_heads: int = 2
+    hidden_dim: int = 256
+    n_thinking_rows: int = 16
+    feature_shifts: tuple[int, ...] = (0, 1, 3)
+    dense_features: int = 24
+    residual_decay: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.task not in ("classification", "regression"):
+            raise ValueError(f"task={self.task!r} is unknown; use 'classification' or 'regression'.")
+        for name in ("n_outputs", "embed_dim", "n_layers", "n_heads", "hidden_dim", "dense_features"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r} is not a positive integer.")
+        if self.n_outputs < 2:
+            raise ValueError(f"n_outputs={self.n_outputs} leaves nothing to predict; use n_outputs >= 2.")
+        if self.embed_dim % self.n_heads:
+            raise ValueError(f"embed_dim={self.embed_dim} is no multiple of n_heads={self.n_heads}.")
+        if self.n_thinking_rows < 0:
+            raise ValueError(f"n_thinking_rows={self.n_thinking_rows} is negative; use 0 for none.")
+        object.__setattr__(self, "feature_shifts", tuple(self.feature_shifts))
+        if not {0, 1} <= set(self.feature_shifts):
+            raise ValueError(f"feature_shifts={self.feature_shifts} must contain 0 and 1, so that no feature is left out.")
+
+    def n_tokens(self, n_features: int) -> int:
+        """Tokens of a row: feature groups and the target."""
+        return 1 + (n_features if n_features <= self.dense_features else (n_features + 1) // 2)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PFNConfig:
+        """Inverse of `to_dict`; names that this version does not know are an error."""
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown PFNConfig fields {sorted(unknown)}; the file is from a newer version of pfnkit.")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class EncodedContext:
+    """What queries need of a context: feature scaling, and per layer the keys and values of the context rows."""
+
+    scaling: Scaling
+    memories: tuple[tuple[Tensor, Tensor], ...]
+    target_location: Tensor                                        # (B, 1), regression: mean of the context's targets
+    target_scale: Tensor                                           # (B, 1)
+
+
+class PFN(nn.Module):
+    """Two-axis cell transformer: every cell of the table is a token.
+
+    Layers alternate attention between the tokens of a row and from all rows to the context rows. Query rows are read
+    by nobody, so a prediction does not depend on the other queries; there is no positional encoding over rows, so it
+    does not depend on the order of the context. The context can be encoded once and queried many times.
+
+    Parameters
+    ----------
+    config : PFNConfig
+
+    References
+    ----------
+    .. [1] N. Hollmann et al., "Accurate predictions on small data with a tabular foundation model", Nature 2025.
+    .. [2] S. Müller et al., "Transformers Can Do Bayesian Inference", ICLR 2022.
+
+    Examples
+    --------
+    >>> model = PFN(PFNConfig(embed_dim=16, n_heads=2, n_layers=2, hidden_dim=32, n_outputs=3))
+    >>> logits = model(torch.randn(2, 20, 5), torch.randint(3, (2, 12)))
+    >>> logits.shape  # two tasks, 20 - 12 query rows, 3 classes
+    torch.Size([2, 8, 3])
+    """
+
+    borders: Tensor                                                # (n_outputs + 1,), regression only
+    card: ModelCard | None = None                                  # set by load_pretrained and pretrain
+
+    def __init__(self, config: PFNConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.embed_dim
+        self.cells = CellEncoder(width, config.feature_shifts, config.dense_features)
+        if config.task == "classification":
+            self.embed_target: nn.Module = nn.Embedding(config.n_outputs, width)
+        else:
+            self.embed_target = nn.Linear(1, width)
+            # In units of the standardised target; pretraining replaces them by quantiles of the prior's targets.
+            self.register_buffer("borders", torch.linspace(-4.0, 4.0, config.n_outputs + 1))
+        self.unknown_target = nn.Parameter(0.02 * torch.randn(width))
+        self.thinking_rows = nn.Parameter(0.5 * torch.randn(config.n_thinking_rows, width))
+        self.blocks = nn.ModuleList(
+            CellBlock(width, config.n_heads, config.hidden_dim, config.residual_decay) for _ in range(config.n_layers)
+        )
+        self.decoder_norm = norm(2 * width)
+        self.decoder = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, config.n_outputs))
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def forward(
+        self,
+        x: Tensor,                            # (B, R, F), NaN = missing
+        y: Tensor,                            # (B, C) or longer: targets of the first C rows, the context
+        n_context: int | None = None,         # C; None: all of y
+    ) -> Tensor:                              # (B, R - C, n_outputs)
+        """Logits for the rows after the first `n_context`."""
+        n_context = y.shape[1] if n_context is None else n_context
+        if not 0 < n_context < x.shape[1]:
+            raise ValueError(
+                f"n_context={n_context} must leave at least one context and one query row of {x.shape[1]} rows."
+            )
+        context = self.encode_context(x[:, :n_context], y[:, :n_context])
+        return self.decode(context, x[:, n_context:])
+
+    def encode_context(self, x: Tensor, y: Tensor) -> EncodedContext:
+        """Read a context once: x (B, C, F), y (B, C) class indices or real targets."""
+        scaling = Scaling.of(x)
+        location, scale = y.new_zeros((), dtype=torch.float32), y.new_ones((), dtype=torch.float32)
+        if self.config.task == "regression":
+            target = Scaling.of(y.unsqueeze(-1))
+            location, scale = target.mean.squeeze(-1), target.std.squeeze(-1)
+            embedded = self.embed_target(target.apply(y.unsqueeze(-1)))
+        else:
+            embedded = self.embed_target(y)                                          # (B, C, E)
+        cells = torch.cat([self.cells(x, scaling), embedded.unsqueeze(1)], dim=1)    # (B, T, C, E)
+        thinking = self.thinking_rows.to(cells.dtype).expand(*cells.shape[:2], -1, -1)
+        cells = torch.cat([thinking, cells], dim=2)
+        memories = []
+        for position, block in enumerate(self.blocks):
+            assert isinstance(block, CellBlock)
+            cells, memory = block.context_memory(cells)
+            memories.append(memory)
+            if position + 1 < len(self.blocks):                                      # nobody reads the last layer's output
+                cells = block.read(cells, memory)
+        return EncodedContext(scaling, tuple(memories), location, scale)
+
+    def decode(self, context: EncodedContext, x: Tensor) -> Tensor:
+        """Logits (B, Q, n_outputs) of query rows x (B, Q, F)."""
+        features = self.cells(x, context.scaling)
+        unknown = self.unknown_target.to(features.dtype).expand(features.shape[0], 1, features.shape[2], -1)
+        cells = torch.cat([features, unknown], dim=1)
+        for block, memory in zip(self.blocks, context.memories, strict=True):
+            cells = block(cells, memory)
+        summary = torch.cat([cells[:, :-1].mean(1), cells[:, -1]], dim=-1)           # (B, Q, 2E)
+        return self.decoder(self.decoder_norm(summary))
+
+
+def class_logits(logits: Tensor, n_classes: Tensor) -> Tensor:
+    """Logits with the slots beyond each task's number of classes at -inf; logits (B, Q, K), n_classes (B,)."""
+    unused = torch.arange(logits.shape[-1], device=logits.device) >= n_classes.view(-1, 1, 1)
+    return logits.float().masked_fill(unused, -math.inf)

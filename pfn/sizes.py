@@ -1,0 +1,79 @@
+"""Which task sizes pretraining visits, and how many tasks of a size fit one batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from priors import TaskShape
+
+
+@dataclass(frozen=True)
+class TaskSizes:
+    """Distribution of task shapes; every batch has one shape, so nothing is padded.
+
+    Parameters
+    ----------
+    rows : (int, int)
+        Fewest and most rows of a task, context and queries together; log-uniform.
+    features : (int, int)
+        Fewest and most features; nearly log-uniform.
+    context_share : (float, float)
+        Range of the share of rows that are context; uniform.
+    cells : int
+        Rows × tokens of a batch: small tasks come in large batches. A single task has at most twice as many.
+    n_shapes : int
+        Number of distinct shapes, spread evenly over the ranges. Kernels are compiled or planned once for each: with
+        a fresh shape at every step, bfloat16 training on a CPU spends half of its time on that.
+    row_step : int
+        Rows are rounded to multiples of this.
+    """
+
+    rows: tuple[int, int] = (32, 1024)
+    features: tuple[int, int] = (1, 60)
+    context_share: tuple[float, float] = (0.4, 0.9)
+    cells: int = 10_240
+    n_shapes: int = 96
+    row_step: int = 16
+
+    def __post_init__(self) -> None:
+        for name, smallest in (("rows", 2), ("features", 1)):
+            low, high = getattr(self, name)
+            if not smallest <= low <= high:
+                raise ValueError(f"{name}={(low, high)} is no range; use {smallest} <= low <= high.")
+        low_share, high_share = self.context_share
+        if not 0 < low_share <= high_share < 1:
+            raise ValueError(f"context_share={self.context_share} is no range of shares; use 0 < low <= high < 1.")
+        if min(self.cells, self.n_shapes, self.row_step) < 1:
+            raise ValueError(f"cells={self.cells}, n_shapes={self.n_shapes} and row_step={self.row_step} must be positive.")
+
+    def draw(self, generator: torch.Generator, n_tokens: Callable[[int], int]) -> TaskShape:
+        """One of the `n_shapes` shapes; `n_tokens` says how many tokens a network spends on a row of so many features.
+
+        `generator` is a CPU generator, whatever device the tasks are drawn on.
+        """
+        number = int(torch.randint(self.n_shapes, (), generator=generator))
+        return self.shape(number, n_tokens)
+
+    def shape(self, number: int, n_tokens: Callable[[int], int]) -> TaskShape:
+        """Shape with this number: a point of the low-discrepancy R4 sequence, mapped to the ranges."""
+        golden = 1.1673039782614187                                  # positive root of x⁵ = x + 1
+        u_rows, u_features, u_share, u_round = ((0.5 + number * golden**-k) % 1.0 for k in (1, 2, 3, 4))
+        # Log-uniform after adding 3, else one task in six would have a single feature.
+        low, high = self.features
+        n_features = _log_uniform(u_features, low + 3, high + 3) - 3
+        n_rows = max(min(_log_uniform(u_rows, *self.rows), 2 * self.cells // n_tokens(n_features)), self.rows[0])
+        if n_rows > self.row_step:
+            n_rows -= n_rows % self.row_step
+        low_share, high_share = self.context_share
+        n_context = min(max(round(n_rows * (low_share + (high_share - low_share) * u_share)), 1), n_rows - 1)
+        # Random rounding: tasks that fill 60 % of a batch do not always come alone.
+        batch_size = max(1, math.floor(self.cells / (n_rows * n_tokens(n_features)) + 0.5 * u_round))
+        return TaskShape(batch_size, n_rows, n_features, n_context)
+
+
+def _log_uniform(u: float, low: int, high: int) -> int:
+    return min(int(math.exp(math.log(low) + u * (math.log(high + 1) - math.log(low)))), high)

@@ -1,0 +1,116 @@
+"""The data contract of every prior: the shape asked for, the batch of tasks returned, the protocol between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TaskShape:
+    """Size of a batch of tasks; every task in a batch has the same size.
+
+    Parameters
+    ----------
+    batch_size : int
+        Tasks in the batch.
+    n_rows : int
+        Rows of a task, context and query rows together.
+    n_features : int
+        Columns of a task.
+    n_context : int
+        Leading rows whose targets the network sees; the others are queries.
+    """
+
+    batch_size: int
+    n_rows: int
+    n_features: int
+    n_context: int
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "n_rows", "n_features"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name} must be an int, got {value!r} of type {type(value).__name__}.")
+            if value < 1:
+                raise ValueError(f"{name}={value} is not positive; use {name} >= 1.")
+        if not isinstance(self.n_context, int) or isinstance(self.n_context, bool):
+            raise TypeError(f"n_context must be an int, got {self.n_context!r}.")
+        if self.n_context < 0:
+            raise ValueError(f"n_context={self.n_context} is negative; use 0 <= n_context < n_rows.")
+        if self.n_context >= self.n_rows:
+            raise ValueError(
+                f"n_context={self.n_context} leaves no query row in a task of {self.n_rows} rows; "
+                f"use n_context <= {self.n_rows - 1}."
+            )
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """A batch of synthetic supervised tasks; B tasks, R rows of which the first `n_context` are context, F features.
+
+    Parameters
+    ----------
+    x : Tensor of shape (B, R, F), float32
+        Features; NaN marks a missing value.
+    y : Tensor of shape (B, R), float32 or int64
+        Targets: real values, or class indices 0 … n_classes - 1.
+    n_context : int
+        Leading rows with known targets.
+    n_classes : Tensor of shape (B,), int64, or None
+        Classes of each task; None for regression. Every class occurs in the context.
+    feature_mask : Tensor of shape (B, F), bool, or None
+        Which columns are real; None when all are.
+    """
+
+    x: Tensor
+    y: Tensor
+    n_context: int
+    n_classes: Tensor | None = None
+    feature_mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.x.ndim != 3 or self.y.shape != self.x.shape[:2]:
+            raise ValueError(
+                f"x must be (batch, rows, features) and y (batch, rows); got {tuple(self.x.shape)} and "
+                f"{tuple(self.y.shape)}."
+            )
+        if not 0 <= self.n_context < self.x.shape[1]:
+            raise ValueError(
+                f"n_context={self.n_context} leaves no query row in a task of {self.x.shape[1]} rows; "
+                f"use 0 <= n_context < {self.x.shape[1]}."
+            )
+        if (self.n_classes is not None) != (not self.y.is_floating_point()):
+            raise ValueError(
+                f"y of dtype {self.y.dtype} with n_classes={self.n_classes!r}: class indices need n_classes of shape "
+                "(batch,), real targets need n_classes=None."
+            )
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    def with_features(self, x: Tensor) -> TaskBatch:
+        """The same tasks with other features."""
+        return replace(self, x=x)
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """A distribution over supervised tasks. Whatever has this method is a prior; subclassing is not needed."""
+
+    def sample(self, shape: TaskShape, *, generator: torch.Generator) -> TaskBatch:
+        """Draw a batch of tasks on the generator's device; the same seed gives the same batch."""
+        ...
+
+
+def check_generator(generator: object) -> torch.Generator:
+    """Return `generator` if it is a torch.Generator, else say what to pass."""
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator, got {type(generator).__name__} {generator!r}; "
+            "pass torch.Generator(device).manual_seed(seed)."
+        )
+    return generator

@@ -1,0 +1,67 @@
+"""The direction of imports, and what importing costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FORBIDDEN = {"priors": {"pfn", "estimators"}, "pfn": {"estimators"}, "estimators": set()}
+
+
+def imported_packages(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_imports_flow_from_priors_to_pfn_to_estimators(package):
+    files = list((ROOT / package).rglob("*.py"))
+    assert files
+    for path in files:
+        assert not set(imported_packages(path)) & FORBIDDEN[package], path
+
+
+def test_estimators_use_the_names_of_priors_only():
+    for path in (ROOT / "estimators").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("priors.")), path
+
+
+def run(code):
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd="/")
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_priors_and_pfn_import_without_optuna_and_pandas():
+    run("import sys; sys.modules['optuna'] = sys.modules['pandas'] = None; import priors, pfn; pfn.load_pretrained('classifier')")
+
+
+def test_no_socket_is_opened_from_import_to_prediction():
+    run(
+        "import socket\n"
+        "def refuse(*args, **kwargs): raise AssertionError('network access')\n"
+        "socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n"
+        "import numpy as np, estimators\n"
+        "X = np.random.default_rng(0).normal(size=(20, 3))\n"
+        "estimators.PFNClassifier(n_estimators=1).fit(X, X[:, 0] > 0).predict(X)\n"
+    )
+
+
+def test_import_leaves_random_state_and_threads_alone():
+    out = run(
+        "import random, numpy as np, torch\n"
+        "before = (random.getstate(), np.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist(), "
+        "torch.get_num_threads())\n"
+        "import priors, pfn, estimators\n"
+        "after = (random.getstate(), np.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist(), "
+        "torch.get_num_threads())\n"
+        "print(before == after)\n"
+    )
+    assert out.strip() == "True"
