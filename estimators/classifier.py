@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any
 
@@ -19,7 +20,7 @@ from sklearn.utils.validation import (
 )
 
 from estimators.ensemble import View, canonical_classes, canonical_rows, make_views
-from estimators.inference import query_logits, resolve_device
+from estimators.inference import query_logits, resolve_device, resolve_precision
 from estimators.table import TableEncoder, as_table
 from pfn import PFN, load_pretrained
 
@@ -40,6 +41,9 @@ class PFNClassifier(ClassifierMixin, BaseEstimator):
         Bundled weights, a checkpoint of your own, or a network returned by `pfn.pretrain`.
     device : str, default="auto"
         "auto" takes a CUDA device if there is one; else "cpu", "cuda", "cuda:1", …
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Of the network's layers. "auto" takes bfloat16 on CPUs with instructions for it (AVX512-BF16, AMX), where it is
+        three times as fast, and float32 elsewhere.
     max_context : int, default=2000
         Largest number of training rows that a member reads; from longer tables each member reads another stratified
         sample.
@@ -84,12 +88,14 @@ class PFNClassifier(ClassifierMixin, BaseEstimator):
         model: str | os.PathLike[str] | PFN = "classifier",
         *,
         device: str | torch.device = "auto",
+        precision: str = "auto",
         max_context: int = 2000,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.n_estimators = n_estimators
         self.model = model
         self.device = device
+        self.precision = precision
         self.max_context = max_context
         self.random_state = random_state
 
@@ -128,8 +134,10 @@ class PFNClassifier(ClassifierMixin, BaseEstimator):
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         self.classes_, label = np.unique(y, return_inverse=True)
-        model = self.model if isinstance(self.model, PFN) else load_pretrained(self.model)
-        self.model_ = model.to(resolve_device(self.device))
+        # A copy: the network that was passed in keeps its device and precision.
+        model = copy.deepcopy(self.model) if isinstance(self.model, PFN) else load_pretrained(self.model)
+        device = resolve_device(self.device)
+        self.model_ = model.to(device, resolve_precision(self.precision, device))
         n_classes = len(self.classes_)
         if self.model_.config.task != "classification":
             raise ValueError(f"model={self.model!r} is a {self.model_.config.task} network; use one that classifies.")

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from pfn import PFN
+from pfn.cpu import prefers_bfloat16
 
 # Queries go through the network in blocks of this many rows, the last one padded: every row sees the same kernels in
 # the same shapes, so its result does not depend, to the last bit, on which or how many rows are predicted with it.
@@ -23,6 +24,15 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={device!r}, but torch finds no CUDA device; use 'auto' or 'cpu'.")
     return resolved
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """ "auto" is bfloat16 on a CPU that gains from it, else float32."""
+    if precision == "auto":
+        return torch.bfloat16 if device.type == "cpu" and prefers_bfloat16() else torch.float32
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision={precision!r} is unknown; use 'auto', 'float32' or 'bfloat16'.")
+    return torch.float32 if precision == "float32" else torch.bfloat16
 
 
 @torch.inference_mode()

@@ -3,8 +3,8 @@
 from pfn.bar import BarDistribution
 from pfn.checkpoint import CheckpointError, Envelope, ModelCard, load_pretrained, save_checkpoint
 from pfn.network import PFN, PFNConfig
-from pfn.training import PretrainConfig, pretrain
 from pfn.sizes import TaskSizes
+from pfn.training import PretrainConfig, pretrain
 
 __all__ = [
     "PFN",

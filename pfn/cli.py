@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from pfn.checkpoint import bundled_weights, load_pretrained, save_checkpoint
+from pfn.checkpoint import bundled_weights, load_pretrained, read_tensors, save_checkpoint, write_tensors
 from pfn.cpu import tune_for_training
-from pfn.training import pretrain
 from pfn.recipes import RECIPES
+from pfn.training import pretrain
 
 
 def _pretrain(args: argparse.Namespace) -> None:
@@ -54,9 +54,14 @@ def _info(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    model = load_pretrained(args.checkpoint)
-    assert model.card is not None
-    save_checkpoint(model, args.out, model.card)
+    if args.trunk:
+        tensors, card = read_tensors(args.checkpoint)
+        # Counters stay exact: bfloat16 has eight bits.
+        write_tensors(args.out, {k: v if v.numel() == 1 else v.to(torch.bfloat16) for k, v in tensors.items()}, card)
+    else:
+        model = load_pretrained(args.checkpoint)
+        assert model.card is not None
+        save_checkpoint(model, args.out, model.card)
     print(f"{args.out}: {Path(args.out).stat().st_size / 2**20:.1f} MiB")
 
 
@@ -83,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("export", help="keep the averaged weights of a run only, as they are shipped")
     command.add_argument("checkpoint", metavar="CKPT")
+    command.add_argument("--trunk", action="store_true",
+                         help="keep everything that a later run needs to go on, in bfloat16")
     command.add_argument("--out", required=True, metavar="FILE")
     command.set_defaults(run=_export)
     return parser

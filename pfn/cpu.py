@@ -14,7 +14,9 @@ def prefers_bfloat16() -> bool:
 
     On others they are emulated and slower. On an AMD Zen 5 a 16,384 × 192 × 192 product runs 5× faster.
     """
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    if not hasattr(torch.cpu, "get_capabilities"):                  # older torch cannot tell
+        return False
+    capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 

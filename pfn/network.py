@@ -165,7 +165,7 @@ class PFN(nn.Module):
         if self.config.task == "regression":
             target = Scaling.of(y.unsqueeze(-1))
             location, scale = target.mean.squeeze(-1), target.std.squeeze(-1)
-            embedded = self.embed_target(target.apply(y.unsqueeze(-1)))
+            embedded = self.embed_target(target.apply(y.unsqueeze(-1)).to(self.unknown_target.dtype))
         else:
             embedded = self.embed_target(y)                                          # (B, C, E)
         cells = torch.cat([self.cells(x, scaling), embedded.unsqueeze(1)], dim=1)    # (B, T, C, E)

@@ -57,5 +57,5 @@ def load_optimizer_tensors(optimizers: list[torch.optim.Optimizer], tensors: dic
         for name, tensor in tensors.items():
             kind, which, index, key = name.split(".", 3) if name.startswith("optimizer.") else ("", "", "", "")
             if kind and int(which) == number:
-                state.setdefault(int(index), {})[key] = tensor
+                state.setdefault(int(index), {})[key] = tensor.float()
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pfn.network import PFNConfig
-from pfn.training import PretrainConfig
 from pfn.sizes import TaskSizes
+from pfn.training import PretrainConfig
 from priors import (
     GPPrior,
     Mixture,

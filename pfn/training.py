@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,17 +108,16 @@ def task_loss(model: PFN, batch: TaskBatch, weights: dict[str, Tensor] | None = 
 
     `weights` stands in for the parameters of `model`, for example a bfloat16 copy of them.
     """
-    def run(x: Tensor, y: Tensor) -> Tensor:
-        return model(x, y) if weights is None else torch.func.functional_call(model, weights, (x, y))
-
-    logits = run(batch.x, batch.y[:, : batch.n_context])
-    target = batch.y[:, batch.n_context :]
-    if model.config.task == "classification":
-        if batch.n_classes is None:
-            raise ValueError("the prior draws real targets but the network classifies; wrap it in as_classification().")
-        return F.cross_entropy(class_logits(logits, batch.n_classes).flatten(0, 1), target.flatten())
-    if batch.n_classes is not None:
+    classifies = model.config.task == "classification"
+    if classifies and batch.n_classes is None:
+        raise ValueError("the prior draws real targets but the network classifies; wrap it in as_classification().")
+    if not classifies and batch.n_classes is not None:
         raise ValueError("the prior draws classes but the network regresses; use PFNConfig(task='classification').")
+    inputs = batch.x, batch.y[:, : batch.n_context]
+    logits = model(*inputs) if weights is None else torch.func.functional_call(model, weights, inputs)
+    target = batch.y[:, batch.n_context :]
+    if batch.n_classes is not None:
+        return F.cross_entropy(class_logits(logits, batch.n_classes).flatten(0, 1), target.flatten())
     context = batch.y[:, : batch.n_context]
     scale = context.std(1, keepdim=True, correction=0)
     target = (target - context.mean(1, keepdim=True)) / torch.where(scale > 0, scale, 1.0)
@@ -172,17 +171,17 @@ class _State:
             )
         average = {name.removeprefix("ema."): value for name, value in tensors.items() if name.startswith("ema.")}
         raw = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-        if not raw:                                       # shipped weights: a new start from them, with fresh optimisers
-            raw = average = {name: value.float() for name, value in tensors.items()}
+        raw = raw or tensors                              # shipped weights are the average alone
+        average = average or tensors
         model = build_model(raw, card, str(path)).requires_grad_(True).train().to(device)
         average = {name: value.float().clone().to(device) for name, value in average.items()}
         state = cls(model, average, make_optimizers(model, config.learning_rate, config.weight_decay))
         kept = {name: value for name, value in tensors.items() if name.startswith("optimizer.")}
-        if kept:
-            load_optimizer_tensors(state.optimizers, kept)
         training = card.training
-        state.step, state.tasks = int(training.get("step", 0)), int(training.get("tasks", 0))
-        state.skipped, state.seconds = int(training.get("skipped", 0)), float(training.get("seconds", 0.0))
+        state.tasks, state.seconds = int(training.get("tasks", 0)), float(training.get("seconds", 0.0))
+        if kept:                                          # else a new run, warm-up included, from these weights
+            load_optimizer_tensors(state.optimizers, kept)
+            state.step, state.skipped = int(training["step"]), int(training["skipped"])
         return state
 
     def tensors(self) -> dict[str, Tensor]:
@@ -191,23 +190,15 @@ class _State:
 
 
 def _card(config: PretrainConfig, state: _State, validation: float | None) -> ModelCard:
-    settings = {name: value for name, value in asdict(replace(config, prior=_NoPrior())).items()
-                if name not in ("prior", "model")}
+    settings = {entry.name: getattr(config, entry.name) for entry in fields(config) if entry.name not in ("prior", "model")}
     training: dict[str, Any] = settings | {
+        "sizes": asdict(config.sizes),
         "step": state.step, "tasks": state.tasks, "skipped": state.skipped, "seconds": round(state.seconds, 1),
         "torch": torch.__version__, "validation_loss": validation,
     }
     classes = config.model.n_outputs if config.model.task == "classification" else None
     envelope = Envelope(config.sizes.rows[1], config.sizes.features[1], classes)
     return ModelCard(config.model, repr(config.prior), envelope, training)
-
-
-@dataclass(frozen=True)
-class _NoPrior:
-    """Stands in for the prior where only the plain settings are wanted: a prior need not be a dataclass."""
-
-    def sample(self, shape: TaskShape, *, generator: torch.Generator) -> TaskBatch:
-        raise AssertionError("never drawn from")
 
 
 def _train_step(config: PretrainConfig, state: _State, device: torch.device) -> tuple[float, float, int]:
@@ -281,7 +272,8 @@ def pretrain(
     time_limit : float, optional
         Minutes after which the run stops, with a checkpoint; resume it to go on.
     resume : path-like, optional
-        Checkpoint to continue from.
+        Checkpoint to continue from. From weights without optimiser state, as they are shipped, a new run starts at
+        step 0, with its warm-up: give it another seed, or it sees the same tasks again.
     out : path-like, optional
         Checkpoint to write, together with a log of the same name ending in `.jsonl`.
     checkpoint_every : float
@@ -318,7 +310,7 @@ def pretrain(
     if log_path is not None:
         _trim_log(log_path, state.step if resume is not None else 0)
     begun, earlier = time.monotonic(), state.seconds
-    last_saved, validation, skipped_before = begun, None, state.skipped
+    last_saved, validation, skipped_in_a_row = begun, None, 0
     recent: list[tuple[float, float, int]] = []
 
     def save() -> None:
@@ -329,9 +321,11 @@ def pretrain(
     with tqdm(total=config.n_steps, initial=state.step, disable=None if progress is None else not progress,
               unit="step", smoothing=0.02) as bar:
         while state.step < config.n_steps:
+            skipped_before = state.skipped
             recent.append(_train_step(config, state, device))
             bar.update()
-            if state.skipped - skipped_before >= min(_MAX_SKIPPED_IN_A_ROW, len(recent)) == _MAX_SKIPPED_IN_A_ROW:
+            skipped_in_a_row = skipped_in_a_row + 1 if state.skipped > skipped_before else 0
+            if skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
                 raise RuntimeError(
                     f"{_MAX_SKIPPED_IN_A_ROW} steps in a row had a loss or gradient that is not finite (step "
                     f"{state.step}); lower learning_rate={config.learning_rate:g} or check the prior."
@@ -347,7 +341,7 @@ def pretrain(
                 if log_path is not None:
                     with open(log_path, "a", encoding="utf-8") as log:
                         log.write(json.dumps(line) + "\n")
-                recent, skipped_before = [], state.skipped
+                recent = []
             if finished or time.monotonic() - last_saved > checkpoint_every:
                 save()
                 last_saved = time.monotonic()

@@ -108,7 +108,7 @@ class SCMPrior:
 
     def _classes(self, target: Tensor, prototypes: Tensor, cluster: Tensor, draw: Draw) -> Tensor:  # (B, R)
         """Labels by one of three constructions, drawn per task."""
-        batch, rows = target.shape
+        batch = len(target)
         n_classes = draw_n_classes(batch, self.max_classes, draw)
         intervals = cut_into_classes(target, n_classes, draw)
         nearest = _nearest_prototype(prototypes, n_classes, draw)

@@ -102,7 +102,8 @@ class _WithMissing(_Transformed):
         x = batch.x
         tasks, rows, n_features = x.shape
         z = standardise(torch.nan_to_num(x))
-        rate = draw.beta(torch.ones(tasks, 1, n_features, device=x.device), torch.full((1,), 3.0, device=x.device))
+        one = torch.ones(tasks, 1, n_features, device=x.device)
+        rate = draw.beta(one, 3.0 * one)
         other = z.gather(2, draw.integers(tasks, 1, n_features, low=0, high=n_features - 1).expand_as(z))
         slope = draw.normal(tasks, 1, n_features) * 2.0
         mechanism = draw.choice(tasks, 1, n_features, weights=[0.5, 0.25, 0.25])                  # MCAR, MAR, MNAR

@@ -40,7 +40,12 @@ def run(code):
 
 
 def test_priors_and_pfn_import_without_optuna_and_pandas():
-    run("import sys; sys.modules['optuna'] = sys.modules['pandas'] = None; import priors, pfn; pfn.load_pretrained('classifier')")
+    run(
+        "import sys\n"
+        "sys.modules['optuna'] = sys.modules['pandas'] = None\n"
+        "import priors, pfn\n"
+        "pfn.load_pretrained('classifier')\n"
+    )
 
 
 def test_no_socket_is_opened_from_import_to_prediction():

@@ -16,7 +16,7 @@ def only(monkeypatch, family):
 def test_no_single_column_of_a_parity_task_carries_signal(monkeypatch):
     only(monkeypatch, "parity")
     prior = RulePrior(max_classes=2, max_label_noise=0.0)
-    batch = prior.sample(TaskShape(40, 1000, 4, 500), generator=torch.Generator().manual_seed(0))
+    batch = prior.sample(TaskShape(24, 1000, 4, 500), generator=torch.Generator().manual_seed(0))
     p_values = np.concatenate([f_classif(x, y)[1] for x, y in zip(batch.x.numpy(), batch.y.numpy(), strict=True)])
     # Uniform under independence; columns with two values shared with a driver make it slightly lumpy.
     assert (p_values < 0.01).mean() < 0.05
@@ -27,7 +27,7 @@ def test_without_noise_the_columns_determine_the_label(monkeypatch, family):
     """With two columns, both drivers, a forest learns every rule from 1500 rows."""
     only(monkeypatch, family)
     prior = RulePrior(base=SCMPrior(), max_classes=2, max_label_noise=0.0)
-    batch = prior.sample(TaskShape(12, 2000, 2, 1500), generator=torch.Generator().manual_seed(3))
+    batch = prior.sample(TaskShape(8, 2000, 2, 1500), generator=torch.Generator().manual_seed(3))
     accuracy = [
         RandomForestClassifier(30, random_state=0).fit(x[:1500], y[:1500]).score(x[1500:], y[1500:])
         for x, y in zip(batch.x.numpy(), batch.y.numpy(), strict=True)

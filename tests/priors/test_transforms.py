@@ -3,7 +3,7 @@ import torch
 
 from priors import SCMPrior, TaskShape, with_categoricals, with_distractors, with_missing, with_warps
 
-SHAPE = TaskShape(200, 60, 6, 30)
+SHAPE = TaskShape(100, 60, 6, 30)
 
 
 def seeded():
@@ -16,7 +16,7 @@ def test_targets_stay_and_untouched_tasks_are_equal(wrap):
     wrapped = wrap(SCMPrior(), probability=0.5).sample(SHAPE, generator=seeded())
     assert torch.equal(plain.y, wrapped.y)
     same = ((plain.x == wrapped.x) | (plain.x.isnan() & wrapped.x.isnan())).flatten(1).all(1)
-    assert 0.35 < same.float().mean() < 0.75                         # 0.5, and some active tasks change nothing
+    assert 0.35 < same.float().mean() < 0.8                         # 0.5, and some active tasks change nothing
 
 
 @pytest.mark.parametrize("wrap", [with_categoricals, with_distractors, with_missing, with_warps])
@@ -33,11 +33,11 @@ def test_probability_must_be_one(wrap):
 
 def test_missing_rate_is_that_of_the_definition():
     """Active columns are U(0, 1) of all, their rate is Beta(1, 3) with mean 1/4, rounded down to rows."""
-    shape = TaskShape(3000, 60, 6, 30)
+    shape = TaskShape(400, 60, 6, 30)
     batch = with_missing(SCMPrior(), probability=1.0).sample(shape, generator=seeded())
     rate = batch.x.isnan().float().mean((1, 2))
     expected = 0.5 * (0.25 - 0.5 / 60)                               # rounding down costs half a row
-    assert rate.mean() == pytest.approx(expected, abs=4 * rate.std().item() / 3000**0.5 + 0.002)
+    assert rate.mean() == pytest.approx(expected, abs=4 * rate.std().item() / 400**0.5 + 0.002)
 
 
 def test_some_columns_lose_their_large_values():
@@ -45,10 +45,10 @@ def test_some_columns_lose_their_large_values():
     plain = SCMPrior().sample(SHAPE, generator=seeded())
     holes = with_missing(SCMPrior(), probability=1.0).sample(SHAPE, generator=seeded()).x.isnan()
     z = (plain.x - plain.x.mean(1, keepdim=True)) / plain.x.std(1, keepdim=True)
-    gap_mean = (z * holes).sum(1) / holes.sum(1).clamp_min(1)
-    enough = holes.sum(1) >= 10
-    # The mean of ten draws exceeds 1.2 with probability 1e-4 if gaps are random.
-    assert (gap_mean[enough].abs() > 1.2).float().mean() > 0.03
+    n_gaps = holes.sum(1)
+    deviation = (z * holes).sum(1).abs() / n_gaps.clamp_min(1).sqrt()
+    # In standard errors: four are exceeded with probability 6e-5 if gaps are random.
+    assert (deviation[n_gaps >= 10] > 4).float().mean() > 0.03
 
 
 def test_categories_are_codes_from_zero():
