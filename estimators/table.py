@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,17 @@ def as_table(estimator: BaseEstimator, X: Any, *, reset: bool) -> np.ndarray | p
     matrices, complex numbers and empty tables raise scikit-learn's own errors.
     """
     if not isinstance(X, pd.DataFrame):
-        array = X if sparse.issparse(X) or hasattr(X, "__array_namespace__") else np.asarray(X)
+        array = X if sparse.issparse(X) else np.asarray(X)
+        if array.dtype.kind in "US" and isinstance(X, (list, tuple)):
+            array = np.asarray(X, dtype=object)                     # NumPy turned numbers beside strings into strings
         if sparse.issparse(X) or array.dtype.kind not in "OUST" or array.ndim != 2 or 0 in array.shape:
             return validate_data(estimator, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=reset)
         validate_data(estimator, X, skip_check_array=True, reset=reset)
         frame = pd.DataFrame(array)
     else:
+        if not X.columns.is_unique:
+            twice = X.columns[X.columns.duplicated()][0]
+            raise ValueError(f"column name {twice!r} occurs more than once in X; rename the columns or pass X.to_numpy().")
         if 0 in X.shape:                                            # scikit-learn's words for an empty table
             return validate_data(estimator, X.to_numpy(dtype=np.float64), reset=reset)
         validate_data(estimator, X, skip_check_array=True, reset=reset)
@@ -40,23 +47,20 @@ def _as_numeric(column: pd.Series) -> np.ndarray | None:
     """The column as float64 with NaN for missing values, or None if it holds anything but numbers and booleans."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         return None
-    if pd.api.types.is_datetime64_any_dtype(column.dtype) or pd.api.types.is_timedelta64_dtype(column.dtype):
-        # Seconds; the network standardises every column, so the origin does not matter.
-        seconds = column.astype("int64") / 1e9 if column.notna().all() else column.map(_seconds)
-        return seconds.to_numpy(dtype=np.float64)
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        utc = column if column.dt.tz is None else column.dt.tz_convert(None)
+        column = utc - pd.Timestamp(0)                              # the origin does not matter
+    if pd.api.types.is_timedelta64_dtype(column.dtype):
+        return column.dt.total_seconds().to_numpy(dtype=np.float64)
     if pd.api.types.is_complex_dtype(column.dtype):
         raise ValueError(f"Complex data not supported: column {column.name!r}; pass real and imaginary part separately.")
     if pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
     if column.dtype == object:
         present = column[column.notna()]
-        if all(isinstance(value, (int, float, bool, np.number, np.bool_)) for value in present):
+        if all(isinstance(value, (Real, Decimal, np.bool_)) for value in present):
             return column.where(column.notna(), np.nan).to_numpy(dtype=np.float64)
     return None
-
-
-def _seconds(value: Any) -> float:
-    return np.nan if pd.isna(value) else pd.Timestamp(value).timestamp()
 
 
 def _check_finite(array: np.ndarray) -> None:

@@ -38,9 +38,9 @@ def classifier() -> PretrainConfig:
     return PretrainConfig(
         prior=tabular_prior(),
         model=PFNConfig(task="classification", n_outputs=10, embed_dim=192, n_layers=4, n_heads=3, hidden_dim=384),
-        sizes=TaskSizes(rows=(40, 1024), features=(1, 64), cells=10_240),
-        n_steps=10_000,
-        decay_steps=2_000,
+        sizes=TaskSizes(rows=(64, 1024), features=(1, 64), cells=10_240),
+        n_steps=3_600,
+        decay_steps=900,
     )
 
 

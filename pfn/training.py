@@ -113,7 +113,9 @@ def task_loss(model: PFN, batch: TaskBatch, weights: dict[str, Tensor] | None = 
         raise ValueError("the prior draws real targets but the network classifies; wrap it in as_classification().")
     if not classifies and batch.n_classes is not None:
         raise ValueError("the prior draws classes but the network regresses; use PFNConfig(task='classification').")
-    inputs = batch.x, batch.y[:, : batch.n_context]
+    # The network knows no padding: a column that is none is one in which everything is missing.
+    x = batch.x if batch.feature_mask is None else batch.x.masked_fill(~batch.feature_mask.unsqueeze(1), torch.nan)
+    inputs = x, batch.y[:, : batch.n_context]
     logits = model(*inputs) if weights is None else torch.func.functional_call(model, weights, inputs)
     target = batch.y[:, batch.n_context :]
     if batch.n_classes is not None:
@@ -148,6 +150,7 @@ class _State:
     tasks: int = 0
     skipped: int = 0
     seconds: float = 0.0
+    earlier: list[dict[str, Any]] = field(default_factory=list)            # stages on another prior or other sizes
 
     @classmethod
     def fresh(cls, config: PretrainConfig, device: torch.device) -> _State:
@@ -178,6 +181,10 @@ class _State:
         state = cls(model, average, make_optimizers(model, config.learning_rate, config.weight_decay))
         kept = {name: value for name, value in tensors.items() if name.startswith("optimizer.")}
         training = card.training
+        state.earlier = list(training.get("earlier", []))
+        if (card.prior, training.get("sizes")) != (repr(config.prior), json.loads(json.dumps(asdict(config.sizes)))):
+            stage = {name: training.get(name) for name in ("step", "tasks", "seconds", "sizes")}
+            state.earlier.append(stage | {"prior": card.prior})
         state.tasks, state.seconds = int(training.get("tasks", 0)), float(training.get("seconds", 0.0))
         if kept:                                          # else a new run, warm-up included, from these weights
             load_optimizer_tensors(state.optimizers, kept)
@@ -194,7 +201,7 @@ def _card(config: PretrainConfig, state: _State, validation: float | None) -> Mo
     training: dict[str, Any] = settings | {
         "sizes": asdict(config.sizes),
         "step": state.step, "tasks": state.tasks, "skipped": state.skipped, "seconds": round(state.seconds, 1),
-        "torch": torch.__version__, "validation_loss": validation,
+        "torch": torch.__version__, "validation_loss": validation, "earlier": state.earlier,
     }
     classes = config.model.n_outputs if config.model.task == "classification" else None
     envelope = Envelope(config.sizes.rows[1], config.sizes.features[1], classes)

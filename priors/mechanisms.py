@@ -30,6 +30,9 @@ ACTIVATIONS: tuple[Callable[[Tensor], Tensor], ...] = (
     lambda z: (z.abs() <= 1.0).float(),
     lambda z: torch.round(1.5 * z),
 )
+# Monotone functions come more often: a chain of the others is soon as hard to learn as noise, and real tables are easier
+# than that (benchmarks/learnability.py).
+ACTIVATION_WEIGHTS = (3.0, 3.0, 2.0, 2.0, 0.7, 0.7, 0.7, 0.2, 0.7, 1.5, 0.5, 1.5, 1.5, 2.0, 1.0, 0.5, 1.5)
 
 
 def apply_activations(

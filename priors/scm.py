@@ -9,7 +9,7 @@ from torch import Tensor
 
 from priors.draw import Draw, standardise
 from priors.labels import cut_into_classes, draw_n_classes, finish_labels
-from priors.mechanisms import ACTIVATIONS, apply_activations, random_trees
+from priors.mechanisms import ACTIVATION_WEIGHTS, apply_activations, random_trees
 from priors.task import TaskBatch, TaskShape, check_generator
 
 _ROOT_CLUSTERS = 12
@@ -24,7 +24,8 @@ class SCMPrior:
     `max_depth` layers of nodes. A node is a random function of a sparse set of nodes of the layer before it: a weighted
     sum through one of 17 activations, or a small ensemble of random trees; plus noise. Features and target are then
     read off the graph. In a *causal* task they are arbitrary nodes, so the target may be a cause, an effect or a
-    sibling of the features; otherwise the features are the roots and the target is a last node, an ordinary function.
+    sibling of the features; otherwise the features are the roots, some without influence, and the target is a node of
+    the last layer, an ordinary function.
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ class SCMPrior:
         0 draws real targets. From 2 on, `y` holds classes: intervals of a target node, the nearest of several
         prototypes in node space, or the cluster from which the row's causes were drawn.
     max_depth : int
-        Largest number of layers after the roots; uniform in 1 … `max_depth`, per task.
+        Largest number of layers after the roots; log-uniform from 1, per task.
     max_width : int
         Largest number of nodes in a layer; log-uniform from 4, per task.
 
@@ -64,10 +65,11 @@ class SCMPrior:
     def sample(self, shape: TaskShape, *, generator: torch.Generator) -> TaskBatch:
         draw = Draw(check_generator(generator))
         batch, n_features = shape.batch_size, shape.n_features
-        is_causal = draw.chance(batch, p=0.6)
+        is_causal = draw.chance(batch, p=0.4)
         causes, cluster = _draw_causes(shape, is_causal, draw)
-        depth = draw.integers(batch, low=1, high=self.max_depth)
-        layers = self._propagate(causes, depth, n_features, draw)
+        depth = draw.log_integers(batch, low=1, high=self.max_depth)
+        relevant = draw.chance(batch, 1, causes.shape[2], p=draw.uniform(batch, 1, 1, low=0.2, high=1.3))
+        layers = self._propagate(causes * relevant, depth, n_features, draw)
         x, target, prototypes = _read_off(causes, layers, is_causal, depth, shape, draw)
         if self.max_classes == 0:
             return TaskBatch(x=x, y=standardise(target), n_context=shape.n_context)
@@ -82,10 +84,10 @@ class SCMPrior:
         width = draw.log_integers(batch, low=4, high=self.max_width)
         width = torch.maximum(width, (n_features + 2) // depth + 2).clamp_max(n_nodes).unsqueeze(1)
         unused = torch.arange(n_nodes, device=draw.device) >= width                              # (B, W)
-        keep = 1.0 - 0.9 * draw.beta(1.0 + 2.0 * draw.uniform(batch), 1.0 + 2.0 * draw.uniform(batch))
-        noise_std = draw.log_uniform(batch, 1, low=1e-3, high=0.5) * draw.normal(batch, n_nodes).abs()
-        gain = draw.log_uniform(batch, 1, low=0.3, high=5.0)
-        one_activation = draw.integers(batch, 1, low=0, high=len(ACTIVATIONS) - 1)
+        keep = 0.05 + 0.95 * draw.uniform(batch) ** 1.5                          # share of possible edges, median 0.39
+        noise_std = draw.log_uniform(batch, 1, low=1e-4, high=0.3) * draw.normal(batch, n_nodes).abs()
+        gain = draw.log_uniform(batch, 1, low=0.3, high=2.5)
+        one_activation = draw.choice(batch, 1, weights=ACTIVATION_WEIGHTS)
         uniform_activation = draw.choice(batch, 1, weights=[0.35, 0.3, 0.35])     # per task, per layer, per node
         tree_share = torch.where(draw.chance(batch, p=0.35), draw.uniform(batch), torch.zeros(batch, device=draw.device))
         layers, h = [], causes
@@ -94,8 +96,8 @@ class SCMPrior:
             z = standardise(h @ weights)
             shift = draw.normal(batch, 1, n_nodes) * draw.uniform(batch, 1, 1)
             node_gain = gain * torch.exp(0.3 * draw.normal(batch, n_nodes))
-            layer_activation = draw.integers(batch, 1, low=0, high=len(ACTIVATIONS) - 1)
-            node_activation = draw.integers(batch, n_nodes, low=0, high=len(ACTIVATIONS) - 1)
+            layer_activation = draw.choice(batch, 1, weights=ACTIVATION_WEIGHTS)
+            node_activation = draw.choice(batch, n_nodes, weights=ACTIVATION_WEIGHTS)
             which = torch.where(uniform_activation == 1, layer_activation, node_activation)
             which = torch.where(uniform_activation == 0, one_activation, which)
             value = standardise(apply_activations((z + shift) * node_gain.unsqueeze(1), which))
@@ -155,7 +157,7 @@ def _draw_causes(shape: TaskShape, is_causal: Tensor, draw: Draw) -> tuple[Tenso
     cluster = (draw.uniform(batch, rows) ** imbalance * n_clusters).floor().long().clamp_max(_ROOT_CLUSTERS - 1)
     cluster = torch.minimum(cluster, n_clusters - 1)
     cluster = torch.where(draw.chance(batch, 1, p=0.45), cluster, 0)
-    spread = draw.log_uniform(batch, 1, 1, low=0.3, high=4.0)
+    spread = draw.log_uniform(batch, 1, 1, low=0.4, high=5.0)
     centres = draw.normal(batch, _ROOT_CLUSTERS, n_causes) * spread
     informative = draw.chance(batch, 1, n_causes, p=draw.uniform(batch, 1, 1, low=0.2, high=1.2))
     scale = torch.exp(draw.uniform(batch, 1, 1) * draw.normal(batch, _ROOT_CLUSTERS, n_causes))
@@ -174,7 +176,7 @@ def _sparse_weights(batch: int, n_parents: int, n_nodes: int, keep: Tensor, draw
     node_block = (draw.uniform(batch, n_nodes) * n_blocks).floor().unsqueeze(1)
     edge = torch.where(draw.chance(batch, 1, 1, p=0.25), parent_block == node_block, edge)
     one_parent = torch.zeros_like(edge).scatter_(1, draw.integers(batch, 1, n_nodes, low=0, high=n_parents - 1), True)
-    dominance = draw.uniform(batch, 1, 1) * 1.5                            # some parents matter far more than others
+    dominance = draw.uniform(batch, 1, 1) * 2.5                            # some parents matter far more than others
     return weights * torch.exp(dominance * draw.normal(batch, n_parents, n_nodes)) * (edge | one_parent)
 
 
@@ -206,6 +208,9 @@ def _read_off(
     start = draw.uniform(batch, 1) * nodes.shape[2]
     distance = (torch.arange(nodes.shape[2], device=draw.device) - start).abs() / nodes.shape[2]
     score = torch.where(draw.chance(batch, 1, p=0.25), 1.0 - distance, score)
+    # In two of three causal tasks the layers next to the target's come first: its parents, siblings and children.
+    nearby = (layer_of - layer_of[target_index]).abs() <= 1
+    score = score + 1.0 * nearby * draw.chance(batch, 1, p=0.67)
     score = score + 2.0 * (layer_of == 0) * ~is_causal.unsqueeze(1)
     score = score.masked_fill(~alive, -1.0).scatter(1, target_index, -2.0)
     picked = score.topk(n_features, dim=1).indices
@@ -220,13 +225,13 @@ def _nearest_prototype(points: Tensor, n_classes: Tensor, draw: Draw) -> Tensor:
     """Class of the nearest prototype; prototypes are data points, some classes have several of them."""
     batch, rows, _ = points.shape
     points = standardise(points)
-    n_prototypes = (n_classes * draw.integers(batch, low=1, high=3)).clamp_max(20)
+    n_prototypes = (n_classes * draw.log_integers(batch, low=1, high=3)).clamp_max(20)
     index = draw.integers(batch, 20, low=0, high=rows - 1)
     centres = points.gather(1, index.unsqueeze(-1).expand(-1, -1, points.shape[2]))
     distance = torch.cdist(points, centres, p=2.0).square()
     # An additive offset makes cells of unequal size, Gumbel noise makes soft borders.
     offset = draw.normal(batch, 1, 20) * draw.uniform(batch, 1, 1)
-    temperature = draw.log_uniform(batch, 1, 1, low=0.01, high=1.0)
+    temperature = draw.log_uniform(batch, 1, 1, low=0.003, high=0.5)
     gumbel = -torch.log(-torch.log(draw.uniform(batch, rows, 20).clamp(1e-6, 1 - 1e-6)))
     distance = distance + offset - temperature * gumbel
     unused = torch.arange(20, device=draw.device) >= n_prototypes.unsqueeze(1)

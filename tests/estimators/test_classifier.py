@@ -130,6 +130,13 @@ def test_object_arrays_are_read_like_frames(mixed):
     np.testing.assert_array_equal(PFNClassifier(random_state=0).fit(array[:80], y[:80]).predict_proba(array[80:]), expected)
 
 
+def test_lists_of_numbers_and_strings():
+    rows = [[1.5, "a"], [2.5, "b"], [None, "a"], [9.0, "b"]]
+    clf = PFNClassifier(n_estimators=1, random_state=0).fit(rows, [0, 1, 0, 1])
+    assert clf._encoder.categories_ == {1: {"a": 0, "b": 1}}
+    assert np.isfinite(clf.predict_proba([[2.0, None]])).all()
+
+
 def test_input_is_not_modified(mixed):
     frame, y = mixed
     before, labels = frame.copy(deep=True), y.copy()
@@ -224,6 +231,7 @@ X2 = np.arange(24.0).reshape(12, 2)
         ({}, X2[:, 0], [0, 1] * 6, ValueError, "Expected 2D array, got 1D array"),
         ({"n_estimators": 0}, X2, [0, 1] * 6, ValueError, "n_estimators=0 is not a positive integer"),
         ({"max_context": 1.5}, X2, [0, 1] * 6, ValueError, "max_context=1.5 is not a positive integer"),
+        ({"temperature": 0.0}, X2, [0, 1] * 6, ValueError, "temperature=0.0 is neither 'auto' nor a positive number"),
         ({"precision": "float16"}, X2, [0, 1] * 6, ValueError, "precision='float16' is unknown"),
         ({"device": "abacus"}, X2, [0, 1] * 6, ValueError, "device='abacus' is unknown to torch"),
         ({"model": "no-such-weights"}, X2, [0, 1] * 6, FileNotFoundError, "no bundled weights are called"),

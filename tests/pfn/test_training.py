@@ -173,6 +173,30 @@ def test_fifty_such_steps_in_a_row_end_the_run(monkeypatch):
         run(replace(CONFIG, n_steps=200))
 
 
+def test_the_record_keeps_earlier_stages(tmp_path):
+    trunk = tmp_path / "trunk.safetensors"
+    run(replace(CONFIG, n_steps=3, decay_steps=0), out=trunk)
+    longer = replace(CONFIG, n_steps=5, decay_steps=0)
+    assert run(longer, resume=trunk).card.training["earlier"] == []
+    (stage,) = run(replace(longer, prior=Threshold()), resume=trunk).card.training["earlier"]
+    assert stage["step"] == 3
+    assert stage["prior"] == repr(CONFIG.prior)
+    assert stage["sizes"]["rows"] == [12, 24]
+
+
+def test_padded_features_are_not_seen():
+    batch = draw_batches(CONFIG, 0, torch.device("cpu"))[0]
+    mask = torch.ones(len(batch), batch.x.shape[2] + 1, dtype=torch.bool)
+    mask[:, -1] = False
+
+    def loss(padding):
+        x = torch.cat([batch.x, torch.full((*batch.x.shape[:2], 1), padding)], dim=2)
+        return task_loss(model, replace(batch, x=x, feature_mask=mask))
+
+    model = run(replace(CONFIG, n_steps=1, decay_steps=0))
+    assert loss(3.0) == loss(-1e6)
+
+
 def test_resuming_with_another_architecture_says_so(tmp_path):
     trunk = tmp_path / "trunk.safetensors"
     run(CONFIG, out=trunk, time_limit=1e-9)
