@@ -43,8 +43,8 @@ class PFNClassifier(ClassifierMixin, BaseEstimator):
     device : str, default="auto"
         "auto" takes a CUDA device if there is one; else "cpu", "cuda", "cuda:1", …
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Of the network's layers. "auto" takes bfloat16 on CPUs with instructions for it (AVX512-BF16, AMX), where it is
-        three times as fast, and float32 elsewhere.
+        Of the network's layers. "auto" takes bfloat16 on CPUs with instructions for it (AVX512-BF16, AMX), whose matrix
+        products are faster then, and float32 elsewhere.
     temperature : float or "auto", default="auto"
         Divides the logits before the softmax. "auto" predicts each half of the training rows from the other and takes
         the value that suits them, at the cost of about one more member; 1.0 leaves the network's own confidence.
