@@ -4,6 +4,7 @@ Every time includes loading the weights. "first" is the first call at this size 
 the others are medians of five. Rows are predicted in as many as they are fitted.
 
     python benchmarks/speed.py                                       # prints the table, writes results/speed.json
+    MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 python benchmarks/speed.py --sizes 500x10 --out speed_malloc.json
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ import torch
 from catboost import CatBoostClassifier
 
 from estimators import PFNClassifier
-
-SIZES = [(100, 5), (500, 10), (1000, 50)]
 
 
 def seconds(model: PFNClassifier | CatBoostClassifier, X: np.ndarray, y: np.ndarray, X_test: np.ndarray) -> float:
@@ -49,8 +48,9 @@ def measure(n_rows: int, n_features: int) -> dict[str, float | str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default=str(Path(__file__).resolve().parent / "results" / "speed.json"))
+    parser.add_argument("--sizes", nargs="+", default=["100x5", "500x10", "1000x50"], metavar="ROWSxFEATURES")
     args = parser.parse_args()
-    rows = [measure(*size) for size in SIZES]
+    rows = [measure(*map(int, size.split("x"))) for size in args.sizes]
     machine = f"{os.cpu_count()} cores, {platform.machine()}, bfloat16 {torch.cpu.get_capabilities().get('avx512_bf16')}"
     record = {"date": str(datetime.date.today()), "machine": machine, "torch": torch.__version__, "rows": rows}
     Path(args.out).write_text(json.dumps(record, indent=1) + "\n")
