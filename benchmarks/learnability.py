@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
+import platform
 import warnings
 from pathlib import Path
 
@@ -58,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=str(here.parent.parent / "shared" / "data" / "classification"))
     parser.add_argument("--out", default=str(here / "results" / "learnability.json"))
-    parser.add_argument("--tasks", type=int, default=60, help="tasks drawn from the prior, for each number of features")
+    parser.add_argument("--tasks", type=int, default=40, help="tasks drawn from the prior, for each number of features")
     args = parser.parse_args()
     tasks = [load(path, seed=0) for path in sorted(Path(args.data).glob("*.npz"))]
     gains = {
@@ -67,7 +69,10 @@ def main() -> None:
         "prior, 30 features": prior_gains(30, args.tasks, seed=1),
     }
     record = {name: {str(q): round(float(np.quantile(values, q)), 3) for q in QUANTILES} for name, values in gains.items()}
-    Path(args.out).write_text(json.dumps({"date": str(datetime.date.today()), "gain": record}, indent=1) + "\n")
+    machine = f"{os.cpu_count()} cores, {platform.machine()}"
+    seeds = {"real": 0, "prior": [0, 1]}
+    about = {"date": str(datetime.date.today()), "machine": machine, "tasks": args.tasks, "seeds": seeds}
+    Path(args.out).write_text(json.dumps(about | {"gain": record}, indent=1) + "\n")
     print(f"| share of error removed, quantile | {' | '.join(str(q) for q in QUANTILES)} |\n|---|{'---|' * len(QUANTILES)}")
     for name, row in record.items():
         print(f"| {name} | {' | '.join(f'{value:.2f}' for value in row.values())} |")

@@ -191,8 +191,7 @@ class PFNClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         x = self._encoder.transform(as_table(self, X, reset=False))
-        rows = np.arange(len(self._x))
-        logits = [self._member_logits(view, rows if view.rows is None else view.rows, x) for view in self._views]
+        logits = [self._member_logits(view, view.rows, x) for view in self._views]
         return softmax(np.mean(logits, axis=0) / self.temperature_, axis=1)[:, self._rank_of_class]
 
     def predict(self, X: Any) -> np.ndarray:
@@ -211,8 +210,7 @@ class PFNClassifier(ClassifierMixin, BaseEstimator):
         logits, labels = [], []
         for fold in (0, 1):
             view = self._views[fold % len(self._views)]
-            rows = np.arange(len(self._x)) if view.rows is None else view.rows
-            context, held_out = rows[half[rows] != fold], rows[half[rows] == fold]
+            context, held_out = view.rows[half[view.rows] != fold], view.rows[half[view.rows] == fold]
             held_out = held_out[np.isin(self._y[held_out], self._y[context])]      # a class must be seen to be predicted
             if len(context) and len(held_out):
                 logits.append(self._member_logits(view, context, self._x[held_out]))

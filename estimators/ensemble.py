@@ -14,7 +14,7 @@ class View:
 
     columns: np.ndarray                                            # (n_columns,) in the member's order
     classes: np.ndarray                                            # (n_classes,) slot of each class
-    rows: np.ndarray | None                                        # context rows, None for all
+    rows: np.ndarray                                               # numbers of the context rows
     ranks: QuantileTransformer | None                              # fitted on the member's context
 
     def features(self, x: np.ndarray) -> np.ndarray:               # (n_rows, n_columns), float32
@@ -65,10 +65,10 @@ def make_views(
         else:
             columns = random_state.permutation(varying)
         classes = (first_slot + member) % n_classes                 # every class visits different slots
-        rows = _stratified_sample(y, max_context, random_state) if len(x) > max_context else None
+        rows = _stratified_sample(y, max_context, random_state) if len(x) > max_context else np.arange(len(x))
         ranks = None
         if member % 2:
-            context = x[:, columns] if rows is None else x[rows][:, columns]
+            context = x[rows][:, columns]
             ranks = QuantileTransformer(n_quantiles=min(len(context), 256), subsample=None).fit(context)
         views.append(View(columns, classes, rows, ranks))
     return views

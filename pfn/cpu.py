@@ -23,8 +23,8 @@ def prefers_bfloat16() -> bool:
 def tune_for_training() -> None:
     """Keep freed memory and compiled kernels. Call it before the first tensor operation of a process.
 
-    glibc returns large blocks to the kernel when they are freed and pays for zeroed pages when they are needed again:
-    a third of the time of a training step. oneDNN forgets compiled kernels beyond 1024, which 96 task shapes exceed.
+    glibc returns large blocks to the kernel when they are freed and pays for zeroed pages when they are needed again,
+    at every step. oneDNN forgets compiled kernels beyond 1024, which 96 task shapes exceed.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "30000")
     if sys.platform == "linux":
