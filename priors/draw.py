@@ -19,6 +19,11 @@ class Draw:
     def device(self) -> torch.device:
         return self.generator.device
 
+    def on_cpu(self) -> Draw:
+        """Draws on the CPU that follow from this generator: for structure that decides the sizes of tensors."""
+        seed = torch.randint(2**62, (), generator=self.generator, device=self.device).item()
+        return Draw(torch.Generator().manual_seed(int(seed)))
+
     def uniform(self, *size: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         return low + (high - low) * torch.rand(*size, generator=self.generator, device=self.device)
 
@@ -47,6 +52,10 @@ class Draw:
         table = torch.tensor(weights, dtype=torch.float32, device=self.device)
         flat = torch.multinomial(table, math.prod(size), replacement=True, generator=self.generator)
         return flat.view(size)
+
+    def exponential(self, *size: int) -> Tensor:
+        """Exponential with mean 1."""
+        return -torch.log1p(-self.uniform(*size))                    # of a number in (0, 1]
 
     def gamma(self, shape: Tensor) -> Tensor:
         """Gamma(shape, scale 1), element by element."""
