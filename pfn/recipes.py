@@ -8,29 +8,28 @@ from pfn.network import PFNConfig
 from pfn.sizes import TaskSizes
 from pfn.training import PretrainConfig
 from priors import (
-    GPPrior,
     Mixture,
     Prior,
     RulePrior,
     SCMPrior,
-    as_classification,
     with_categoricals,
     with_distractors,
+    with_learnable,
     with_missing,
+    with_target_noise,
     with_warps,
 )
 
 
 def tabular_prior(max_classes: int = 10) -> Prior:
-    """Classification tables: causal graphs, rules and Gaussian processes, with columns such as real tables have."""
-    tasks = Mixture(
-        [
-            (0.86, SCMPrior(max_classes=max_classes)),
-            (0.10, RulePrior(max_classes=max_classes)),
-            (0.04, as_classification(GPPrior(lengthscale=0.4, noise=1e-2), max_classes=max_classes)),
-        ]
-    )
-    return with_missing(with_categoricals(with_warps(with_distractors(tasks))))
+    """Tables: causal graphs and rules, with columns such as real tables have; real targets with `max_classes=0`."""
+    graphs = Mixture([(0.75, SCMPrior(max_classes)), (0.25, SCMPrior(max_classes, style="layered"))])
+    tasks: Prior = with_learnable(graphs, least=0.05, overdraw=1.25)
+    if max_classes == 0:
+        tasks = with_target_noise(tasks)
+    else:
+        tasks = Mixture([(0.9, tasks), (0.1, RulePrior(max_classes=max_classes))])
+    return with_missing(with_categoricals(with_warps(with_distractors(tasks, probability=0.25)), probability=0.2))
 
 
 def classifier() -> PretrainConfig:

@@ -1,24 +1,58 @@
 """What the network learns from: samplers of synthetic supervised tasks."""
 
+from priors.bnn import BNNPrior
+from priors.curves import LearningCurvePrior
+from priors.custom import FunctionPrior
+from priors.functions import (
+    DecisionTreePrior,
+    LinearClassificationPrior,
+    MixtureOfRegressionsPrior,
+    QuadraticPrior,
+    SparseLinearPrior,
+    TwoLayerNetPrior,
+)
 from priors.gp import GPPrior
+from priors.hebo import ConstrainedHEBOPrior, ConstrainedTasks, HEBOPrior
 from priors.labels import as_classification
+from priors.learnable import learnability, with_learnable
+from priors.linear import ConjugateLinearPrior, DirichletPrior, LinearPrior
 from priors.mixture import Mixture
 from priors.rules import RulePrior
 from priors.scm import SCMPrior
+from priors.strokes import StrokePrior
 from priors.task import Prior, TaskBatch, TaskShape
-from priors.transforms import with_categoricals, with_distractors, with_missing, with_warps
+from priors.transforms import with_categoricals, with_distractors, with_missing, with_target_noise, with_warps
 
 __all__ = [
+    "BNNPrior",
+    "ConjugateLinearPrior",
+    "ConstrainedHEBOPrior",
+    "ConstrainedTasks",
+    "DecisionTreePrior",
+    "DirichletPrior",
+    "FunctionPrior",
     "GPPrior",
+    "HEBOPrior",
+    "LearningCurvePrior",
+    "LinearClassificationPrior",
+    "LinearPrior",
     "Mixture",
+    "MixtureOfRegressionsPrior",
     "Prior",
+    "QuadraticPrior",
     "RulePrior",
     "SCMPrior",
+    "SparseLinearPrior",
+    "StrokePrior",
     "TaskBatch",
     "TaskShape",
+    "TwoLayerNetPrior",
     "as_classification",
+    "learnability",
     "with_categoricals",
     "with_distractors",
+    "with_learnable",
     "with_missing",
+    "with_target_noise",
     "with_warps",
 ]

@@ -10,6 +10,8 @@ from torch import Tensor
 from priors.draw import Draw, standardise
 from priors.task import Prior, TaskBatch, TaskShape, check_generator
 
+MAX_CLUSTERS = 12                                                # of root causes, each of one class
+
 
 def draw_n_classes(batch_size: int, max_classes: int, draw: Draw) -> Tensor:  # (B,), int64
     """2 with probability 0.4, else uniform in 2 … `max_classes`."""
@@ -39,6 +41,53 @@ def cut_into_classes(
     return order.gather(1, label)
 
 
+def node_labels(
+    target: Tensor,      # (B, R), value of the target node
+    points: Tensor,      # (B, R, P), coordinates around it
+    cluster: Tensor,     # (B, R), cluster of the row's causes, all 0 where a task has none
+    max_classes: int,
+    draw: Draw,
+) -> Tensor:             # (B, R)
+    """Classes from nodes of a causal graph by one of three constructions, drawn per task.
+
+    Intervals of the target; the nearest of several prototypes; or the cluster from which the row's causes were drawn.
+    """
+    batch = len(target)
+    n_classes = draw_n_classes(batch, max_classes, draw)
+    intervals = cut_into_classes(target, n_classes, draw)
+    # Several clusters may share a class, which makes classes multi-modal.
+    owner = (draw.uniform(batch, MAX_CLUSTERS) * n_classes.unsqueeze(1)).floor().long()
+    owner = torch.minimum(owner, (n_classes - 1).unsqueeze(1))
+    one_each = torch.arange(MAX_CLUSTERS, device=draw.device) % n_classes.unsqueeze(1)
+    owner = torch.where(draw.chance(batch, 1, p=0.6), one_each, owner)
+    generative = owner.gather(1, cluster)
+    how = draw.choice(batch, 1, weights=[0.45, 0.3, 0.25])
+    # Without clusters there is nothing to generate from.
+    how = torch.where((how == 2) & (cluster == 0).all(1, keepdim=True), 1, how)
+    label = torch.where(how == 0, intervals, generative)
+    chosen = (how == 1).squeeze(1).nonzero().squeeze(1)
+    label[chosen] = _nearest_prototype(points[chosen], n_classes[chosen], draw)
+    return label
+
+
+def _nearest_prototype(points: Tensor, n_classes: Tensor, draw: Draw) -> Tensor:
+    """Class of the nearest prototype; prototypes are data points, some classes have several of them."""
+    batch, rows, _ = points.shape
+    points = standardise(points)
+    n_prototypes = (n_classes * draw.log_integers(batch, low=1, high=3)).clamp_max(20)
+    index = draw.integers(batch, 20, low=0, high=rows - 1)
+    centres = points.gather(1, index.unsqueeze(-1).expand(-1, -1, points.shape[2]))
+    distance = torch.cdist(points, centres, p=2.0).square()
+    # An additive offset makes cells of unequal size, Gumbel noise makes soft borders.
+    offset = draw.normal(batch, 1, 20) * draw.uniform(batch, 1, 1)
+    temperature = draw.log_uniform(batch, 1, 1, low=0.003, high=0.5)
+    gumbel = -torch.log(-torch.log(draw.uniform(batch, rows, 20).clamp(1e-6, 1 - 1e-6)))
+    distance = distance + offset - temperature * gumbel
+    unused = torch.arange(20, device=draw.device) >= n_prototypes.unsqueeze(1)
+    nearest = distance.masked_fill(unused.unsqueeze(1), torch.inf).argmin(2)
+    return nearest % n_classes.unsqueeze(1)
+
+
 def finish_labels(
     x: Tensor,        # (B, R, F)
     label: Tensor,    # (B, R), any non-negative integers
@@ -60,16 +109,17 @@ def finish_labels(
     only_one = (label == label[:, :1]).all(1)
     coin = (draw.permutation(batch, rows) < max(1, rows // 2)).long()                   # both classes occur
     label = torch.where(only_one.unsqueeze(1), coin, label)
-    one_hot = torch.nn.functional.one_hot(label).bool()                                 # (B, R, C)
-    present = one_hot.any(1)                                                            # (B, C)
-    compact = (present.long().cumsum(1) - 1).gather(1, label)
+    most = int(label.max()) + 1
+    present = torch.zeros(batch, most, dtype=torch.long, device=label.device).scatter_(1, label, 1)
+    compact = (present.cumsum(1) - 1).gather(1, label)
     n_classes = present.sum(1)
     if n_context > 0:
         n_classes = n_classes.clamp_max(n_context)
         compact = compact % n_classes.unsqueeze(1)
-        one_hot = torch.nn.functional.one_hot(compact, one_hot.shape[-1]).bool()
-        first = (one_hot & (one_hot.long().cumsum(1) == 1)).any(-1)                     # first row of each class
-        missing = first & (torch.arange(rows, device=label.device) >= n_context)
+        place = torch.arange(rows, device=label.device).expand(batch, -1)
+        first_row = torch.full_like(present, rows).scatter_reduce_(1, compact, place, "amin")      # of each class
+        first = torch.zeros(batch, rows + 1, dtype=torch.bool, device=label.device).scatter_(1, first_row, True)[:, :rows]
+        missing = first & (place >= n_context)
         # Sort keys: the context keeps its place, rows to be moved in go before the last context rows that no class
         # needs as its only witness.
         witness = first[:, :n_context]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from priors.draw import Draw
-from priors.task import Prior, TaskBatch, TaskShape, check_generator
+from priors.task import Prior, TaskBatch, TaskShape, check_generator, join
 
 
 class Mixture:
@@ -54,26 +54,4 @@ class Mixture:
         if len({part.n_classes is None for part in parts}) == 2:
             raise ValueError(f"{self!r} mixes classification with regression; wrap the latter in as_classification().")
         order = which.argsort(stable=True).argsort()                    # back to the order in which they were drawn
-        n_classes = None if parts[0].n_classes is None else torch.cat([_known(part.n_classes) for part in parts])[order]
-        feature_mask = None
-        if any(part.feature_mask is not None for part in parts):
-            feature_mask = torch.cat(
-                [
-                    torch.ones(len(part), shape.n_features, dtype=torch.bool, device=draw.device)
-                    if part.feature_mask is None
-                    else part.feature_mask
-                    for part in parts
-                ]
-            )[order]
-        return TaskBatch(
-            x=torch.cat([part.x for part in parts])[order],
-            y=torch.cat([part.y for part in parts])[order],
-            n_context=shape.n_context,
-            n_classes=n_classes,
-            feature_mask=feature_mask,
-        )
-
-
-def _known(n_classes: torch.Tensor | None) -> torch.Tensor:
-    assert n_classes is not None
-    return n_classes
+        return join(parts).select(order)

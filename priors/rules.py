@@ -114,10 +114,22 @@ def _digits(drivers: Tensor, n_digits: Tensor, draw: Draw) -> Tensor:  # (B, R, 
 
 
 def _redraw(drivers: Tensor, digits: Tensor, n_digits: Tensor, draw: Draw) -> Tensor:  # (B, R, K)
-    """Values with the columns' own marginals whose bin is the given digit: a random order statistic of that bin."""
+    """Values with the columns' own marginals whose bin is the given digit: a random order statistic of that bin.
+
+    A column in which equal values lie in two bins cannot show its digit; there the digit itself is the value.
+    """
     rows = drivers.shape[1]
-    share = (digits + draw.uniform(*digits.shape)) / n_digits.view(-1, 1, 1)
-    return drivers.sort(1).values.gather(1, (share * rows).long().clamp_max(rows - 1))
+    ordered = drivers.sort(1).values
+    count = n_digits.view(-1, 1, 1)
+    first, end = (((digits + i) * rows + count - 1) // count for i in (0, 1))
+    index = first + (draw.uniform(*digits.shape) * (end - first)).long()
+    value = ordered.gather(1, index.clamp_max(rows - 1))
+    border = (torch.arange(1, 4, device=drivers.device).view(1, 3, 1) * rows + count - 1) // count   # (B, 3, 1)
+    used = (border < rows).expand(-1, -1, drivers.shape[2])
+    above = ordered.gather(1, border.clamp(1, rows - 1).expand_as(used)) if rows > 1 else ordered[:, :1].expand_as(used)
+    below = ordered.gather(1, (border - 1).clamp(0, rows - 1).expand_as(used))
+    tied = ((above == below) & used).any(1, keepdim=True)
+    return torch.where(tied, digits.float(), value)
 
 
 def _tree(drivers: Tensor, n_classes: Tensor, draw: Draw, depth: int = 3) -> Tensor:  # (B, R)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -92,6 +93,14 @@ class TaskBatch:
     def __len__(self) -> int:
         return self.x.shape[0]
 
+    def select(self, index: Tensor) -> TaskBatch:
+        """The tasks at these positions, or where the mask is true."""
+        return replace(
+            self, x=self.x[index], y=self.y[index],
+            n_classes=None if self.n_classes is None else self.n_classes[index],
+            feature_mask=None if self.feature_mask is None else self.feature_mask[index],
+        )
+
     def with_features(self, x: Tensor) -> TaskBatch:
         """The same tasks with other features."""
         return replace(self, x=x)
@@ -114,3 +123,34 @@ def check_generator(generator: object) -> torch.Generator:
             "pass torch.Generator(device).manual_seed(seed)."
         )
     return generator
+
+
+def in_chunks(
+    sample: Callable[[TaskShape, torch.Generator], TaskBatch],
+    shape: TaskShape,
+    generator: torch.Generator,
+    *,
+    rows_at_once: int,
+) -> TaskBatch:
+    """Draw `shape` in several calls of `sample`, each of at most `rows_at_once` rows (or one task): bounds memory."""
+    most = max(1, rows_at_once // shape.n_rows)
+    if shape.batch_size <= most:
+        return sample(shape, generator)
+    sizes = [min(most, shape.batch_size - begin) for begin in range(0, shape.batch_size, most)]
+    return join([sample(replace(shape, batch_size=size), generator) for size in sizes])
+
+
+def join(parts: Sequence[TaskBatch]) -> TaskBatch:
+    """One batch of the tasks of several, which agree in rows, features, context and kind of target."""
+    feature_mask = None
+    if any(part.feature_mask is not None for part in parts):
+        feature_mask = torch.cat([
+            torch.ones(len(part), part.x.shape[2], dtype=torch.bool, device=part.x.device)
+            if part.feature_mask is None else part.feature_mask
+            for part in parts
+        ])
+    n_classes = [part.n_classes for part in parts if part.n_classes is not None]
+    return TaskBatch(
+        x=torch.cat([part.x for part in parts]), y=torch.cat([part.y for part in parts]), n_context=parts[0].n_context,
+        n_classes=torch.cat(n_classes) if n_classes else None, feature_mask=feature_mask,
+    )

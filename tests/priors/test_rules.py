@@ -6,6 +6,8 @@ from sklearn.feature_selection import f_classif
 
 import priors.rules
 from priors import RulePrior, SCMPrior, TaskShape
+from priors.draw import Draw
+from priors.rules import _redraw
 
 
 def only(monkeypatch, family):
@@ -52,3 +54,15 @@ def test_label_noise_is_as_frequent_as_asked(monkeypatch):
 def test_rejects_a_single_class():
     with pytest.raises(ValueError, match="max_classes=1 allows a single class"):
         RulePrior(max_classes=1)
+
+
+def test_parity_shows_in_columns_with_ties():
+    """A column whose equal values straddle a border takes the digits as values, else its marginal is kept."""
+    g = torch.Generator().manual_seed(0)
+    drivers = torch.stack([torch.randn(4, 300, generator=g), (torch.rand(4, 300, generator=g) < 0.1).float()], dim=2)
+    digits = torch.randint(2, (4, 300, 2), generator=g)
+    redrawn = _redraw(drivers, digits, torch.tensor([2, 2, 2, 2]), Draw(g))
+    assert torch.equal(redrawn[:, :, 1], digits[:, :, 1].float())
+    median = drivers[:, :, 0].sort(1).values[:, 150:151]
+    assert torch.equal((redrawn[:, :, 0] >= median).long(), digits[:, :, 0])
+    assert set(redrawn[0, :, 0].tolist()) <= set(drivers[0, :, 0].tolist())
