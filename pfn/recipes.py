@@ -24,7 +24,7 @@ from priors import (
 def tabular_prior(max_classes: int = 10) -> Prior:
     """Tables: causal graphs and rules, with columns such as real tables have; real targets with `max_classes=0`."""
     graphs = Mixture([(0.75, SCMPrior(max_classes)), (0.25, SCMPrior(max_classes, style="layered"))])
-    tasks: Prior = with_learnable(graphs, least=0.05, overdraw=1.25)
+    tasks: Prior = with_learnable(graphs, least=0.05, overdraw=1.2)
     if max_classes == 0:
         tasks = with_target_noise(tasks)
     else:
@@ -37,7 +37,7 @@ def classifier() -> PretrainConfig:
     return PretrainConfig(
         prior=tabular_prior(),
         model=PFNConfig(task="classification", n_outputs=10, embed_dim=192, n_layers=4, n_heads=3, hidden_dim=384),
-        sizes=TaskSizes(rows=(64, 1024), features=(1, 64), cells=10_240),
+        sizes=TaskSizes(rows=(24, 1024), features=(1, 64), cells=10_240),
         n_steps=3_600,
         decay_steps=900,
     )

@@ -154,8 +154,8 @@ class MixtureOfRegressionsPrior:
 
     def regressors(self, n_features: int, device: torch.device | str = "cpu") -> Tensor:  # (K, F), float32
         """The known vectors; drawn on the CPU, so that they are the same on all devices."""
-        generator = torch.Generator().manual_seed(self.seed)
-        return torch.randn(self.n_components, n_features, generator=generator).to(device)
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        return torch.randn(self.n_components, n_features, generator=generator, device="cpu").to(device)
 
     def sample(self, shape: TaskShape, *, generator: torch.Generator) -> TaskBatch:
         draw = Draw(check_generator(generator))

@@ -79,7 +79,7 @@ def place_columns(edge: Tensor, exists: Tensor, n_features: int, n_coordinates: 
     of_target = related.gather(1, target.unsqueeze(2).expand(-1, -1, n_nodes))                   # (B, T, N)
     qualifies = of_target.gather(2, node).any(2)
     chosen = qualifies.long().argmax(1)
-    rows = torch.arange(batch)
+    rows = torch.arange(batch, device=edge.device)
     target, node, fallback = target[rows, chosen], node[rows, chosen], ~qualifies[rows, chosen]
     node = torch.where(fallback.unsqueeze(1), target.unsqueeze(1), node)
     node = torch.cat([target.unsqueeze(1), node], dim=1)                                         # (B, 1 + F)
@@ -119,10 +119,10 @@ def draw_plan(batch: int, n_features: int, max_nodes: int, n_coordinates: int, d
     """Draw the graphs of a batch. `draw` is on the CPU."""
     n_nodes = draw.log_integers(batch, low=min(2, max_nodes), high=max_nodes)
     widest = int(n_nodes.max())
-    exists = torch.arange(widest) < n_nodes.unsqueeze(1)
+    exists = torch.arange(widest, device=draw.device) < n_nodes.unsqueeze(1)
     edge = draw_edges(batch, widest, draw) & exists.unsqueeze(1) & exists.unsqueeze(2)
     columns = place_columns(edge, exists, n_features, n_coordinates, draw)
-    read = torch.zeros(batch, widest, dtype=torch.bool).scatter_(1, columns.node, True)
+    read = torch.zeros(batch, widest, dtype=torch.bool, device=draw.device).scatter_(1, columns.node, True)
     matters = (ancestors(edge) & read.unsqueeze(1)).any(2)                                       # (B, N)
     item = torch.where(matters, matters.flatten().cumsum(0).view(batch, widest) - 1, -1)
     level = longest_paths(edge)
@@ -133,9 +133,8 @@ def draw_plan(batch: int, n_features: int, max_nodes: int, n_coordinates: int, d
     at_once = draw.chance(batch, widest, p=0.5) | (n_parents <= 1)
     order = draw.uniform(batch, widest, widest).masked_fill(~edge, 2.0).argsort(1)               # random parents first
     per_task = draw.normal(batch, 2).mul(0.5).exp()
-    function_weights = torch.tensor(FUNCTION_WEIGHTS) * (per_task[:, :1] * draw.normal(batch, len(FUNCTION_WEIGHTS))).exp()
-    spread = per_task[:, 1:] * 2.0
-    activation_weights = torch.tensor(ACTIVATION_WEIGHTS) * (spread * draw.normal(batch, len(ACTIVATION_WEIGHTS))).exp()
+    function_weights = _uneven(FUNCTION_WEIGHTS, per_task[:, :1], draw)
+    activation_weights = _uneven(ACTIVATION_WEIGHTS, 2.0 * per_task[:, 1:], draw)
 
     parts = []
     for slot in range(min(MAX_COMBINED, max(widest - 1, 1))):
@@ -145,9 +144,10 @@ def draw_plan(batch: int, n_features: int, max_nodes: int, n_coordinates: int, d
             continue
         parent = order[task, slot, node]
         count = n_live[task, parent].unsqueeze(1)
-        steps = torch.arange(n_coordinates).expand(len(task), -1)
+        coordinates = torch.arange(n_coordinates, device=draw.device)
+        steps = coordinates.expand(len(task), -1)
         one = item[task, parent].unsqueeze(1) * n_coordinates + steps % count                    # that parent's coordinates
-        alive = torch.arange(n_coordinates) < n_live[task].unsqueeze(2)                          # (J, N, W)
+        alive = coordinates < n_live[task].unsqueeze(2)                          # (J, N, W)
         alive = alive & edge[task, :, node].unsqueeze(2) & at_once[task, node].view(-1, 1, 1)
         pool = draw.uniform(len(task), widest * n_coordinates).masked_fill(~alive.flatten(1), -1.0)
         among = pool.topk(n_coordinates, dim=1).indices
@@ -167,3 +167,9 @@ def draw_plan(batch: int, n_features: int, max_nodes: int, n_coordinates: int, d
         job_item=job_item, job_slot=job_slot, job_inputs=job_inputs, job_function=job_function,
         job_activation=job_activation, columns=columns,
     )
+
+
+def _uneven(weights: tuple[float, ...], spread: Tensor, draw: Draw) -> Tensor:  # (B, len(weights))
+    """Weights of a choice, multiplied for each task by log-normal factors: a task has its favourites."""
+    factor = (spread * draw.normal(len(spread), len(weights))).exp()
+    return torch.tensor(weights, device=draw.device) * factor

@@ -156,7 +156,7 @@ def as_classification(prior: Prior, *, max_classes: int = 10) -> Prior:
     prior : Prior
         Draws tasks with real-valued `y`.
     max_classes : int
-        Largest number of classes; two classes are drawn half of the time.
+        Largest number of classes; see `draw_n_classes` for their law.
 
     Returns
     -------

@@ -66,7 +66,7 @@ def _propagate(
         which = which.expand(-1, n_nodes).flatten().cpu()
         value = standardise(activate(value.flatten(0, 1), which).view(value.shape).transpose(1, 2))
         if len(growing):
-            grown = trees(Jobs(h[growing].transpose(1, 2), growing, torch.empty(0), n_nodes, scalars)).transpose(1, 2)
+            grown = trees(Jobs(h[growing].transpose(1, 2), growing, which, n_nodes, scalars)).transpose(1, 2)
             by_trees = draw.chance(len(growing), 1, n_nodes, p=tree_share[growing].view(-1, 1, 1))
             value[growing] = torch.where(by_trees, standardise(grown), value[growing])
         value = value + noise_std.unsqueeze(1) * draw.normal(*value.shape)
@@ -136,7 +136,7 @@ def _read_off(
     batch, n_features, n_prototype_nodes = shape.batch_size, shape.n_features, 8
     nodes = torch.cat([causes, *layers], dim=2)
     layer_of = torch.cat([torch.full((h.shape[2],), i, device=draw.device) for i, h in enumerate([causes, *layers])])
-    alive = (nodes.std(1) > 1e-4) & (layer_of <= depth.unsqueeze(1))                               # (B, nodes)
+    alive = (nodes.std(1, correction=0) > 1e-4) & (layer_of <= depth.unsqueeze(1))                               # (B, nodes)
     last = layer_of == depth.unsqueeze(1)
 
     # Target: any node of the graph in a causal task, a node of the last layer otherwise.

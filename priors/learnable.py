@@ -14,14 +14,15 @@ _MAX_ROWS = 192
 _BINS = 6
 _RIDGES = (0.1, 1.0)
 _TASKS_AT_ONCE = 64
+_LEAST_ROWS = 32                      # of a task that the filter judges
 
 
 @torch.no_grad()
 def learnability(batch: TaskBatch) -> Tensor:
     """Share of the target's variance that kernel ridge regression predicts on rows it has not seen.
 
-    Half of the rows (at most 192) weigh the features, each by the share of the target's variance that lies between
-    bins of the feature; on the other half, leave-one-out predictions of kernel ridge regression (a Gaussian and a
+    Of the first 384 rows, every second one serves to weigh the features, each by the share of the target's variance that
+    lies between bins of the feature; on the others, leave-one-out predictions of kernel ridge regression (a Gaussian and a
     linear kernel on the weighted ranks; the better of two ridges) are compared with leave-one-out means. Classes count as
     one-hot targets.
 
@@ -43,14 +44,15 @@ def learnability(batch: TaskBatch) -> Tensor:
 
 def _learnability(batch: TaskBatch) -> Tensor:
     rows = min(batch.x.shape[1] // 2, _MAX_ROWS)
+    target = batch.y[:, : 2 * rows]
     if batch.n_classes is None:
-        y = standardise(batch.y).clamp(-4.0, 4.0).unsqueeze(2)
+        y = standardise(target).clamp(-4.0, 4.0).unsqueeze(2)
     else:
-        y = torch.nn.functional.one_hot(batch.y, int(batch.n_classes.max())).float()
-    ranks = _ranks(batch.x)                                                                      # (B, R, F)
+        y = torch.nn.functional.one_hot(target, int(batch.n_classes.max())).float()
+    ranks = _ranks(batch.x[:, : 2 * rows])                                                       # (B, 2 rows, F)
     # Context rows come first and rare classes are moved among them: even and odd rows are alike.
-    weight = _relevance(ranks[:, 1::2][:, :_MAX_ROWS], y[:, 1::2][:, :_MAX_ROWS])                # (B, F)
-    z, y = ranks[:, ::2][:, :rows] * weight.sqrt().unsqueeze(1), y[:, ::2][:, :rows]
+    weight = _relevance(ranks[:, 1::2], y[:, 1::2])                                              # (B, F)
+    z, y = ranks[:, ::2] * weight.sqrt().unsqueeze(1), y[:, ::2]
     distance = torch.cdist(z, z).square()
     width = distance.mean((1, 2), keepdim=True).clamp_min(1e-9)
     kernel = torch.exp(-distance / (0.5 * width)) + 0.5 * (z @ z.transpose(1, 2)) / width
@@ -103,10 +105,10 @@ class _WithLearnable:
 
     def sample(self, shape: TaskShape, *, generator: torch.Generator) -> TaskBatch:
         draw = Draw(check_generator(generator))
+        if shape.n_rows < _LEAST_ROWS:
+            return self.prior.sample(shape, generator=generator)
         wanted = shape.batch_size
         candidates = self.prior.sample(replace(shape, batch_size=int(wanted * self.overdraw) + 1), generator=generator)
-        if shape.n_rows < 32:
-            return candidates.select(torch.arange(wanted, device=draw.device))
         passes = (learnability(candidates) >= self.least) | draw.chance(len(candidates), p=self.keep)
         return candidates.select((~passes).long().argsort(stable=True)[:wanted].sort().values)
 

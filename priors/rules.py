@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from priors.draw import Draw, standardise
-from priors.labels import draw_n_classes, finish_labels
+from priors.labels import cut_into_classes, draw_n_classes, finish_labels
 from priors.scm import SCMPrior
 from priors.task import Prior, TaskBatch, TaskShape, check_generator
 
 _MAX_DRIVERS = 4
 _FAMILIES = ("parity", "lookup", "and", "or", "product", "tree")
-_WEIGHTS = (0.40, 0.12, 0.07, 0.07, 0.10, 0.24)
+_WEIGHTS = (0.45, 0.10, 0.075, 0.075, 0.10, 0.20)
+_XOR_SHARE = 0.25 / 0.45              # of the parity tasks: two drivers
+_TEMPERATURE = 0.125
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,14 @@ class RulePrior:
 
     Families: parity (XOR for two drivers; sum of digits modulo the number of classes), a random lookup table over
     cells, all-of, any-of, binned product of centred drivers, and trees of depth three. In a parity task the drivers
-    are redrawn from their own marginals so that all cells have equal mass: no single column carries any signal.
+    are redrawn from their own marginals so that all cells have equal mass: no single column carries any signal. In a
+    quarter of the other tasks some labels are those of the base's own target instead: the rule has logit U(0.75, 1.5), the
+    base's label U(0, 0.5), at temperature 0.125.
 
     Parameters
     ----------
     base : Prior
-        Where the columns come from; its targets are not used.
+        Where the columns come from, and the labels that sway some; its targets are real.
     max_classes : int
         Largest number of classes.
     max_label_noise : float
@@ -52,11 +56,16 @@ class RulePrior:
     def sample(self, shape: TaskShape, *, generator: torch.Generator) -> TaskBatch:
         draw = Draw(check_generator(generator))
         batch, rows, n_features = shape.batch_size, shape.n_rows, shape.n_features
-        x = self.base.sample(shape, generator=generator).x
-        n_drivers = draw.integers(batch, low=min(2, n_features), high=min(_MAX_DRIVERS, n_features))
+        tasks = self.base.sample(shape, generator=generator)
+        if tasks.n_classes is not None:
+            raise ValueError(f"base={self.base!r} draws classes; use a prior with real targets, for example SCMPrior().")
+        x = tasks.x
         columns = draw.permutation(batch, n_features)[:, :_MAX_DRIVERS]                         # (B, K)
         index = columns.unsqueeze(1).expand(-1, rows, -1)
         family = draw.choice(batch, weights=_WEIGHTS)
+        n_drivers = draw.integers(batch, low=min(2, n_features), high=min(_MAX_DRIVERS, n_features))
+        is_xor = (family == 0) & draw.chance(batch, p=_XOR_SHARE)
+        n_drivers = torch.where(is_xor, min(2, n_features), n_drivers)
         n_classes = draw_n_classes(batch, self.max_classes, draw)
         n_classes = torch.where((family == 2) | (family == 3), 2, n_classes)
 
@@ -70,6 +79,10 @@ class RulePrior:
 
         inactive = torch.arange(digits.shape[2], device=x.device) >= n_drivers.unsqueeze(1)     # (B, K)
         label = self._apply(family, digits.masked_fill(inactive.unsqueeze(1), 0), drivers, inactive, n_classes, draw)
+        logit = draw.uniform(batch, low=0.75, high=1.5) - draw.uniform(batch, high=0.5)
+        share = torch.sigmoid(-logit / _TEMPERATURE) * draw.chance(batch, p=0.25) * (family != 0)
+        swayed = draw.chance(batch, rows, p=share.unsqueeze(1))
+        label = torch.where(swayed, cut_into_classes(tasks.y, n_classes, draw), label)
         noisy = draw.chance(batch, rows, p=self.max_label_noise * draw.uniform(batch, 1))
         random_label = (draw.uniform(batch, rows) * n_classes.unsqueeze(1)).floor().long()
         return finish_labels(x, torch.where(noisy, random_label, label), shape.n_context, draw)

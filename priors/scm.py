@@ -17,6 +17,7 @@ from priors.task import TaskBatch, TaskShape, check_generator, in_chunks
 
 _COORDINATES = 16                     # of a node
 _ROWS_AT_ONCE = 2**18
+_NO_ACTIVATION = torch.empty(0, dtype=torch.long)
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _compute(plan: Plan, values: Tensor, draw: Draw) -> list[tuple[Tensor, Tenso
     scalars = Correlated(plan.item_task[plan.job_item].to(draw.device), batch, draw)
     of_items = Correlated(plan.item_task.to(draw.device), batch, draw)
     job_level = plan.item_level[plan.job_item]
-    place = torch.empty(n_items, dtype=torch.long)
+    place = torch.empty(n_items, dtype=torch.long, device=plan.item.device)
     codes = []
     cpu = draw.on_cpu()
     share = cpu.uniform(batch, low=-0.5, high=1.2).clamp(0.0, 1.0).unsqueeze(1)
@@ -133,7 +134,7 @@ def _compute(plan: Plan, values: Tensor, draw: Draw) -> list[tuple[Tensor, Tenso
     column_level = plan.item_level[column_item]
     for level in range(int(plan.item_level.max()) + 1):
         items = (plan.item_level == level).nonzero().squeeze(1)
-        place[items] = torch.arange(len(items))
+        place[items] = torch.arange(len(items), device=place.device)
         node = torch.empty(len(items), *by_node.shape[1:], device=draw.device)
         here = (job_level == level).nonzero().squeeze(1)
         here = here[(plan.job_slot[here] * len(FUNCTIONS) + plan.job_function[here]).argsort(stable=True)]
@@ -149,7 +150,7 @@ def _compute(plan: Plan, values: Tensor, draw: Draw) -> list[tuple[Tensor, Tenso
                 chosen = rule == number
                 to, source = target[chosen].to(draw.device), jobs[chosen].to(draw.device)
                 node[to] = _COMBINE[number](node[to], done[source])
-        some = Jobs(node, items.to(draw.device), torch.empty(0), _COORDINATES, of_items)
+        some = Jobs(node, items.to(draw.device), _NO_ACTIVATION, _COORDINATES, of_items)
         importance = random_weights(some, "importance", _COORDINATES).clamp_min(1e-3).unsqueeze(2)
         by_node[items.to(draw.device)] = row_standardise(node) * importance
         tasks, column = (categorical & (column_level == level)).nonzero(as_tuple=True)
@@ -201,7 +202,7 @@ def _root_causes(use: Tensor, rows: int, scalars: Correlated, draw: Draw) -> Ten
     causes = normal
     for number, value in enumerate((uniform, ball, heavy, clustered), start=1):
         causes = torch.where(kind == number, value, causes)
-    some = Jobs(causes, use, torch.empty(0), _COORDINATES, scalars)
+    some = Jobs(causes, use, _NO_ACTIVATION, _COORDINATES, scalars)
     strength = random_weights(some, "root mixing", _COORDINATES).unsqueeze(1)
     mixing = draw.normal(size[0], _COORDINATES, _COORDINATES) * strength
     return torch.where(draw.chance(size[0], 1, 1, p=0.5), row_standardise(mixing @ causes), causes)

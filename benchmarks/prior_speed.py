@@ -1,8 +1,8 @@
 """Tasks a second of every prior on one core or one GPU, beside the public TabICL sampler; and a count of non-finite values.
 
     pip install tabicl einops huggingface_hub                        # optional: the peer, run on the CPU only
-    python benchmarks/priors.py                                      # prints the table, writes results/priors.json
-    python benchmarks/priors.py --device cuda --out results/priors-cuda.json
+    python benchmarks/prior_speed.py                                      # prints the table, writes results/prior-speed.json
+    python benchmarks/prior_speed.py --device cuda --out results/prior-speed-cuda.json
 
 On the CPU, rates are per second of CPU time of one thread, so that other work on the machine does not count.
 """
@@ -85,7 +85,7 @@ def main() -> None:
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", default=str(here / "results" / "priors.json"))
+    parser.add_argument("--out", default=str(here / "results" / "prior-speed.json"))
     parser.add_argument("--seconds", type=float, default=4.0, help="for each prior")
     parser.add_argument("--batch", type=int, default=None, help="tasks in a batch; 32 on a CPU, 512 on a GPU")
     args = parser.parse_args()
