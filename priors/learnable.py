@@ -53,8 +53,9 @@ def _learnability(batch: TaskBatch) -> Tensor:
     # Context rows come first and rare classes are moved among them: even and odd rows are alike.
     weight = _relevance(ranks[:, 1::2], y[:, 1::2])                                              # (B, F)
     z, y = ranks[:, ::2] * weight.sqrt().unsqueeze(1), y[:, ::2]
+    z = z - z.mean(1, keepdim=True)                                   # else a shared offset swamps the ridge in float32
     distance = torch.cdist(z, z).square()
-    width = distance.mean((1, 2), keepdim=True).clamp_min(1e-9)
+    width = distance.mean((1, 2), keepdim=True).clamp_min(1e-6)
     kernel = torch.exp(-distance / (0.5 * width)) + 0.5 * (z @ z.transpose(1, 2)) / width
     baseline = (y - y.mean(1, keepdim=True)).square().sum((1, 2)) * (rows / (rows - 1.0)) ** 2
     errors = [_leave_one_out_error(kernel, y, ridge) for ridge in _RIDGES]
@@ -91,7 +92,9 @@ def _leave_one_out_error(kernel: Tensor, y: Tensor, ridge: float) -> Tensor:
     rows = kernel.shape[1]
     noisy = kernel + 10.0                                                                        # the mean
     noisy.diagonal(dim1=1, dim2=2).add_(ridge * rows / 64.0)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(noisy)[0])
+    factor, failed = torch.linalg.cholesky_ex(noisy)
+    identity = torch.eye(rows, device=y.device)
+    inverse = torch.cholesky_inverse(torch.where(failed.view(-1, 1, 1) > 0, identity, factor))   # no gain where it failed
     residual = (inverse @ y) / inverse.diagonal(dim1=1, dim2=2).unsqueeze(2)
     return residual.square().sum((1, 2)).nan_to_num(torch.inf)
 

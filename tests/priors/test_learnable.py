@@ -73,3 +73,12 @@ def test_filter_replaces_hopeless_tasks():
 def test_rejects_impossible_options(options, message):
     with pytest.raises(ValueError, match=message):
         with_learnable(SCMPrior(), **options)
+
+
+def test_features_that_vary_in_the_weighing_half_only_do_no_harm():
+    """In the other half all distances are 0, which once made the kernel matrix singular in float32."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.zeros(8, 160, 1)
+    x[:, 1::10] = 1.0
+    score = learnability(TaskBatch(x, torch.randn(8, 160, generator=g), n_context=80))
+    assert score.abs().max() < 0.05
