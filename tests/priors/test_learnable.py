@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from priors import SCMPrior, TaskBatch, TaskShape, learnability, with_learnable
+from priors.learnable import _leave_one_out_error
 
 
 def tasks(rows=200, seed=0):
@@ -76,9 +77,17 @@ def test_rejects_impossible_options(options, message):
 
 
 def test_features_that_vary_in_the_weighing_half_only_do_no_harm():
-    """In the other half all distances are 0, which once made the kernel matrix singular in float32."""
+    """In the other half all distances are 0, which made some kernel matrices singular in float32."""
     g = torch.Generator().manual_seed(0)
     x = torch.zeros(8, 160, 1)
     x[:, 1::10] = 1.0
     score = learnability(TaskBatch(x, torch.randn(8, 160, generator=g), n_context=80))
     assert score.abs().max() < 0.05
+
+
+def test_a_matrix_that_cannot_be_factorised_means_no_gain():
+    y = torch.randn(2, 30, 1, generator=torch.Generator().manual_seed(0))
+    kernel = torch.stack([torch.eye(30), -100.0 * torch.eye(30)])
+    sound, failed = _leave_one_out_error(kernel, y, ridge=0.1)
+    assert failed == y[1].square().sum()
+    assert sound.isfinite()
