@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    assert_all_finite,
-    check_consistent_length,
-    check_is_fitted,
-    column_or_1d,
-)
+from sklearn.utils.validation import check_is_fitted
 
+from estimators.base import PFNEstimator
 from estimators.calibration import fit_temperature
 from estimators.ensemble import View, canonical_classes, canonical_rows, make_views
-from estimators.inference import query_logits, resolve_device, resolve_precision
-from estimators.table import TableEncoder, as_table
-from pfn import PFN, load_pretrained
+from estimators.inference import query_logits
+from pfn import PFN
 
 
-class PFNClassifier(ClassifierMixin, BaseEstimator):
+class PFNClassifier(ClassifierMixin, PFNEstimator):
     """Class probabilities for small tables in one forward pass, without training or tuning.
 
     A transformer that was pretrained on synthetic tables reads the training rows as context and outputs an
@@ -128,36 +122,20 @@ class PFNClassifier(ClassifierMixin, BaseEstimator):
             If there are more classes than the network has outputs, if X holds infinite values, or if y is missing,
             continuous, or of another length than X.
         """
-        for name in ("n_estimators", "max_context"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"{name}={value!r} is not a positive integer.")
+        self._check_parameters()
         if self.temperature != "auto" and not (isinstance(self.temperature, (int, float)) and self.temperature > 0):
             raise ValueError(f"temperature={self.temperature!r} is neither 'auto' nor a positive number; 1.0 is neutral.")
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y is None."
-            )
-        table = as_table(self, X, reset=True)
-        y = column_or_1d(y, warn=True)
-        check_consistent_length(table, y)
-        assert_all_finite(y, input_name="y")
+        table, y = self._read(X, y)
         check_classification_targets(y)
         self.classes_, label = np.unique(y, return_inverse=True)
-        # A copy: the network that was passed in keeps its device and precision.
-        model = copy.deepcopy(self.model) if isinstance(self.model, PFN) else load_pretrained(self.model)
-        device = resolve_device(self.device)
-        self.model_ = model.to(device, resolve_precision(self.precision, device))
+        self._load("classification", "classifies")
         n_classes = len(self.classes_)
-        if self.model_.config.task != "classification":
-            raise ValueError(f"model={self.model!r} is a {self.model_.config.task} network; use one that classifies.")
         if n_classes > self.model_.config.n_outputs:
             raise ValueError(
                 f"y has {n_classes} classes but model={self.model!r} predicts at most {self.model_.config.n_outputs}; "
                 "merge rare classes, or wrap it in sklearn.multiclass.OutputCodeClassifier."
             )
-        self._encoder = TableEncoder().fit(table)
-        x = self._encoder.transform(table)
+        x = self._encode(table)
         self._rank_of_class = canonical_classes(x, label, n_classes)
         label = self._rank_of_class[label]
         order = canonical_rows(x, label)
@@ -190,7 +168,7 @@ class PFNClassifier(ClassifierMixin, BaseEstimator):
             Columns in the order of `classes_`; rows sum to 1.
         """
         check_is_fitted(self)
-        x = self._encoder.transform(as_table(self, X, reset=False))
+        x = self._encode_queries(X)
         logits = [self._member_logits(view, view.rows, x) for view in self._views]
         return softmax(np.mean(logits, axis=0) / self.temperature_, axis=1)[:, self._rank_of_class]
 
@@ -216,14 +194,3 @@ class PFNClassifier(ClassifierMixin, BaseEstimator):
                 logits.append(self._member_logits(view, context, self._x[held_out]))
                 labels.append(self._y[held_out])
         return fit_temperature(np.concatenate(logits), np.concatenate(labels)) if logits else 1.0
-
-    def _max_features(self) -> int:
-        card = self.model_.card
-        return card.envelope.max_features if card is not None else self.n_features_in_
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.string = True
-        tags.input_tags.categorical = True
-        return tags

@@ -1,4 +1,4 @@
-"""The `pfn` command: pretrain a recipe, describe a checkpoint."""
+"""The `pfn` command: pretrain a recipe, describe a checkpoint, look at a prior."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from pfn.checkpoint import bundled_weights, load_pretrained, read_tensors, save_
 from pfn.cpu import tune_for_training
 from pfn.recipes import RECIPES
 from pfn.training import pretrain
+from priors.catalogue import PRIORS, Entry
+from priors.gallery import plot_gallery
+from priors.summary import summarise
 
 
 def _pretrain(args: argparse.Namespace) -> None:
@@ -53,6 +56,27 @@ def _info(args: argparse.Namespace) -> None:
     print(f"prior: {card.prior}")
 
 
+def _sample(args: argparse.Namespace) -> None:
+    recipe = RECIPES.get(args.prior)
+    entry = PRIORS[args.prior] if recipe is None else Entry(lambda: recipe().prior, rows=200, features=8, context=100)
+    prior = entry.make()
+
+    def generator() -> torch.Generator:
+        return torch.Generator().manual_seed(args.seed)
+
+    if args.out is not None and not args.plot:
+        raise ValueError(f"--out {args.out} is where a plot goes; add --plot.")
+    if args.plot:
+        tasks = 12 if args.tasks is None else args.tasks
+        figure = plot_gallery(prior, entry.shape(tasks, args.rows, args.features), generator=generator())
+        out = args.out if args.out is not None else f"{args.prior}.png"
+        figure.savefig(out, dpi=120)
+        print(f"{out}: {tasks} tasks of {args.prior}")
+    if args.summary or not args.plot:
+        tasks = 100 if args.tasks is None else args.tasks
+        print(summarise(prior, entry.shape(tasks, args.rows, args.features), generator=generator()))
+
+
 def _export(args: argparse.Namespace) -> None:
     if args.trunk:
         tensors, card = read_tensors(args.checkpoint)
@@ -86,6 +110,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print the header as it is")
     command.set_defaults(run=_info)
 
+    names = sorted(PRIORS.keys() | RECIPES.keys())
+    command = commands.add_parser("sample", help="draw tasks from a prior: a table that sums them up, or a picture")
+    command.add_argument("prior", choices=names, metavar="PRIOR", help=f"one of {names}; a recipe stands for its prior")
+    command.add_argument("--plot", action="store_true", help="plot a gallery of tasks")
+    command.add_argument("--out", metavar="FILE", help="picture to write, .png, .pdf or .svg; default PRIOR.png")
+    command.add_argument("--summary", action="store_true", help="print the table, which is the default without --plot")
+    command.add_argument("--tasks", type=int, help="default 12 for a plot, 100 for the table")
+    command.add_argument("--rows", type=int)
+    command.add_argument("--features", type=int)
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=_sample)
+
     command = commands.add_parser("export", help="keep the averaged weights of a run only, as they are shipped")
     command.add_argument("checkpoint", metavar="CKPT")
     command.add_argument("--trunk", action="store_true",
@@ -100,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         args.run(args)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
         print(f"pfn: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

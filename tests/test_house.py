@@ -39,11 +39,11 @@ def run(code):
     return result.stdout
 
 
-def test_priors_and_pfn_import_without_optuna_and_pandas():
+def test_priors_and_pfn_import_without_optuna_pandas_and_matplotlib():
     run(
         "import sys\n"
-        "sys.modules['optuna'] = sys.modules['pandas'] = None\n"
-        "import priors, pfn\n"
+        "sys.modules['optuna'] = sys.modules['pandas'] = sys.modules['matplotlib'] = None\n"
+        "import priors, pfn, pfn.cli, priors.gallery, priors.summary, priors.testing\n"
         "pfn.load_pretrained('classifier')\n"
     )
 

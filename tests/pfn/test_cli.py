@@ -68,3 +68,42 @@ def test_module_runs_as_a_command():
 def test_shipped_weights_are_of_the_recipe():
     assert load_pretrained("classifier").card.config == classifier().model
     assert load_pretrained("classifier").card.prior == repr(classifier().prior)
+
+
+def test_sample_prints_a_table(capsys):
+    assert main(["sample", "gp", "--tasks", "8", "--rows", "40", "--features", "3", "--seed", "1"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("8 tasks of 40 rows × 3 features from GPPrior(")
+    assert "learnable" in out
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_sample_knows_the_prior_of_each_recipe(recipe, capsys):
+    assert main(["sample", recipe, "--tasks", "2", "--rows", "20"]) == 0
+    assert "missing cells" in capsys.readouterr().out
+
+
+def test_sample_plots(tmp_path, capsys):
+    out = tmp_path / "gp.png"
+    assert main(["sample", "gp", "--plot", "--summary", "--tasks", "2", "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert "gp.png: 2 tasks of gp" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gp", "--out", "a.png"], "--out a.png is where a plot goes; add --plot"),
+        (["gp", "--rows", "0"], "n_rows=0 is not positive"),
+        (["gp", "--tasks", "-1"], "batch_size=-1 is not positive"),
+    ],
+)
+def test_sample_names_what_is_wrong(arguments, message, capsys):
+    assert main(["sample", *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_sample_without_matplotlib_names_the_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main(["sample", "gp", "--plot"]) == 1
+    assert "pip install pfnkit[plot]" in capsys.readouterr().err

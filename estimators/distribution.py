@@ -1,0 +1,111 @@
+"""The posterior predictive distribution that a regressor returns: NumPy in and out, in the units of y."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from pfn import BarDistribution
+from pfn.bar import BarPosterior
+
+
+@dataclass(frozen=True)
+class PredictiveDistribution:
+    """One distribution over real targets for each of n predicted rows.
+
+    Densities are piecewise constant with half-normal tails, see `pfn.BarDistribution`.
+
+    Parameters
+    ----------
+    posterior : BarPosterior
+        Of n rows, float64, in units of the standardised target (y - location) / scale.
+    location, scale : float
+        In units of y.
+    """
+
+    posterior: BarPosterior
+    location: float
+    scale: float
+
+    def __len__(self) -> int:
+        return len(self.posterior.log_mass)
+
+    def __repr__(self) -> str:
+        return f"PredictiveDistribution of {len(self)} rows"
+
+    @cached_property
+    def mean(self) -> np.ndarray:
+        """Expectation of each row, (n,)."""
+        return self.location + self.scale * self.posterior.mean.numpy()
+
+    @cached_property
+    def std(self) -> np.ndarray:
+        """Standard deviation of each row's target, noise included, (n,)."""
+        return self.scale * self.posterior.variance.sqrt().numpy()
+
+    def log_prob(self, y: Any) -> np.ndarray:
+        """Log density in nats per unit of y; y (n,), or (n, k) for k values a row. Shaped like y."""
+        rows, z = self._per_row(y)
+        return rows.log_prob(z).numpy() - np.log(self.scale)
+
+    def cdf(self, y: Any) -> np.ndarray:
+        """P(Y ≤ y) for y (n,), or (n, k) for k values a row. Shaped like y."""
+        rows, z = self._per_row(y)
+        return rows.cdf(z).numpy()
+
+    def quantile(self, q: Any) -> np.ndarray:
+        """Values (n, n_quantiles) below which the target falls with probabilities q, (n_quantiles,)."""
+        q = np.asarray(q, dtype=np.float64)
+        if q.ndim != 1:
+            raise ValueError(f"quantiles have shape {q.shape}; pass a list such as [0.05, 0.5, 0.95].")
+        wrong = np.flatnonzero(~((q >= 0) & (q <= 1)))
+        if len(wrong):
+            hint = f"; did you mean {q[wrong[0]] / 100:g}?" if 1 < q[wrong[0]] <= 100 else "."
+            raise ValueError(f"quantiles must lie in [0, 1], got {q[wrong[0]]:g} at position {wrong[0]}{hint}")
+        return self.location + self.scale * self.posterior.quantile(torch.from_numpy(q)).numpy()
+
+    def sample(self, size: int = 1, random_state: int | np.random.RandomState | None = None) -> np.ndarray:
+        """Independent draws (n, size) of every row's target, by inversion of the cdf."""
+        q = check_random_state(random_state).uniform(size=(len(self), size))
+        return self.location + self.scale * self.posterior.quantile(torch.from_numpy(q)).numpy()
+
+    def _per_row(self, y: Any) -> tuple[BarPosterior, Tensor]:
+        y = np.asarray(y, dtype=np.float64)
+        if y.ndim not in (1, 2) or len(y) != len(self):
+            raise ValueError(f"y has shape {y.shape}; pass ({len(self)},) or ({len(self)}, k): a line for each row.")
+        log_mass = self.posterior.log_mass
+        if y.ndim == 2:
+            log_mass = log_mass.unsqueeze(1).expand(-1, y.shape[1], -1)
+        return BarPosterior(self.posterior.borders, log_mass), torch.from_numpy((y - self.location) / self.scale)
+
+
+def mixture(log_masses: list[Tensor], borders: Tensor) -> BarPosterior:
+    """Equal-weight mixture of bar distributions (n, n_bars) on the same borders."""
+    return BarPosterior(borders, torch.stack(log_masses).logsumexp(0) - np.log(len(log_masses)))
+
+
+def on_other_borders(
+    log_mass: Tensor,    # (n, n_bars)
+    borders: Tensor,     # (n_bars + 1,) of these masses
+    others: Tensor,      # (n_bars + 1,)
+) -> Tensor:             # (n, n_bars)
+    """Log masses that the bars between `others` receive; within them the density becomes constant.
+
+    The cumulative mass is linear in the cdf of the distribution whose bars have equal masses, whatever the shape of the
+    tails, so interpolation in that variable is exact at every border.
+    """
+    n_bars = log_mass.shape[1]
+    flat = BarDistribution(borders).posterior(torch.zeros(n_bars, dtype=borders.dtype))
+    position = (flat.cdf(others[1:-1]) * n_bars).clamp(0, n_bars)                        # bar number + share of that bar
+    bar = position.long().clamp_max(n_bars - 1)
+    mass = log_mass.exp()
+    below = mass.cumsum(1) - mass
+    cdf = below[:, bar] + mass[:, bar] * (position - bar)                                # (n, n_bars - 1)
+    ends = torch.zeros_like(mass[:, :1]), torch.ones_like(mass[:, :1])
+    return torch.cat([ends[0], cdf, ends[1]], dim=1).diff(dim=1).clamp_min(torch.finfo(mass.dtype).tiny).log()
