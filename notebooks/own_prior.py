@@ -147,7 +147,7 @@ judged = {
 
 # %%
 rows = []
-tasks = {n: damped_oscillations.sample(TaskShape(40, n + 40, 1, n), generator=torch.Generator().manual_seed(n))
+tasks = {n: damped_oscillations.sample(TaskShape(40, n + 40, 1, n), generator=torch.Generator().manual_seed(2026 + n))
          for n in (10, 20, 30)}
 for n_context, batch in tasks.items():
     for x, y in zip(batch.x.double().numpy(), batch.y.double().numpy(), strict=True):

@@ -55,6 +55,7 @@ class Columns:
     coordinate: Tensor
     second: Tensor                    # another coordinate, mixed in where `crowded`
     crowded: Tensor                   # more columns on the node than it has coordinates
+    is_categorical: Tensor
     n_needed: Tensor                  # (B, N), coordinates that a node's columns ask for
 
 
@@ -92,7 +93,10 @@ def place_columns(edge: Tensor, exists: Tensor, n_features: int, n_coordinates: 
     first = torch.where(crowded, 1 + rank % spread, rank).clamp_max(n_coordinates - 1)
     second = 1 + (draw.uniform(batch, n_features + 1) * spread).long().clamp_max(spread - 1)
     second = torch.where(crowded, second.clamp_max(n_coordinates - 1), first)
-    return Columns(node, first, second, crowded, on_node.sum(1))
+    share = draw.uniform(batch, 1, low=-0.5, high=1.2).clamp(0.0, 1.0)
+    is_categorical = draw.chance(batch, n_features + 1, p=share) & ~crowded
+    is_categorical[:, 0] = False
+    return Columns(node, first, second, crowded, is_categorical, on_node.sum(1))
 
 
 @dataclass(frozen=True)

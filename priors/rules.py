@@ -118,11 +118,15 @@ def _thresholds(n_digits: Tensor, rows: int, draw: Draw) -> Tensor:
 
 
 def _digits(drivers: Tensor, n_digits: Tensor, draw: Draw) -> Tensor:  # (B, R, K)
-    """Quantise columns into `n_digits` bins by value; equal values share a bin."""
+    """Quantise columns into `n_digits` bins by value; equal values share a bin, the smallest has the first."""
     ordered = drivers.sort(1).values
     position = _thresholds(n_digits, drivers.shape[1], draw)                                    # (B, 3)
     index = position.long().clamp_max(drivers.shape[1] - 1).unsqueeze(2).expand(-1, -1, drivers.shape[2])
-    cuts = ordered.gather(1, index).masked_fill((position >= drivers.shape[1]).unsqueeze(2), torch.inf)
+    smallest = ordered[:, :1]
+    second = drivers.masked_fill(drivers == smallest, torch.inf).amin(1, keepdim=True)
+    # Where half of a column is its smallest value, a cut there would put all rows into the upper bin.
+    cuts = torch.maximum(ordered.gather(1, index), second)
+    cuts = cuts.masked_fill((position >= drivers.shape[1]).unsqueeze(2), torch.inf)
     return (drivers.unsqueeze(1) >= cuts.unsqueeze(2)).sum(1)
 
 

@@ -118,56 +118,52 @@ def draw_graph(shape: TaskShape, max_nodes: int, draw: Draw) -> tuple[Tensor, Te
 
 def _compute(plan: Plan, values: Tensor, draw: Draw) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Fill `values`, level by level; returns the categorical columns as (tasks, features, codes)."""
-    n_items = len(plan.item_task)
+    columns, batch, n_items = plan.columns, len(plan.item), len(plan.item_task)
     by_node = values.view(n_items, _COORDINATES, -1)
-    batch = len(plan.item)
-    scalars = Correlated(plan.item_task[plan.job_item].to(draw.device), batch, draw)
+    of_jobs = Correlated(plan.item_task[plan.job_item].to(draw.device), batch, draw)
     of_items = Correlated(plan.item_task.to(draw.device), batch, draw)
     job_level = plan.item_level[plan.job_item]
-    place = torch.empty(n_items, dtype=torch.long, device=plan.item.device)
-    codes = []
-    cpu = draw.on_cpu()
-    share = cpu.uniform(batch, low=-0.5, high=1.2).clamp(0.0, 1.0).unsqueeze(1)
-    categorical = cpu.chance(*plan.columns.node.shape, p=share) & ~plan.columns.crowded
-    categorical[:, 0] = False                                                                    # the target
-    column_item = plan.item.gather(1, plan.columns.node)
+    column_item = plan.item.gather(1, columns.node)
     column_level = plan.item_level[column_item]
+    codes = []
     for level in range(int(plan.item_level.max()) + 1):
+        jobs = (job_level == level).nonzero().squeeze(1)
         items = (plan.item_level == level).nonzero().squeeze(1)
-        place[items] = torch.arange(len(items), device=place.device)
-        node = torch.empty(len(items), *by_node.shape[1:], device=draw.device)
-        here = (job_level == level).nonzero().squeeze(1)
-        here = here[(plan.job_slot[here] * len(FUNCTIONS) + plan.job_function[here]).argsort(stable=True)]
-        done = _evaluate(plan, here, values, scalars, draw)
-        for slot in plan.job_slot[here].unique().tolist():
-            jobs = (plan.job_slot[here] == slot).nonzero().squeeze(1)
-            target = place[plan.job_item[here[jobs]]]
-            if slot == 0:
-                node[target.to(draw.device)] = done[jobs.to(draw.device)]
-                continue
-            rule = plan.item_rule[plan.job_item[here[jobs]]]
-            for number in rule.unique().tolist():
-                chosen = rule == number
-                to, source = target[chosen].to(draw.device), jobs[chosen].to(draw.device)
-                node[to] = _COMBINE[number](node[to], done[source])
-        some = Jobs(node, items.to(draw.device), _NO_ACTIVATION, _COORDINATES, of_items)
+        node = _combine(plan, jobs, items, _evaluate(plan, jobs, values, of_jobs, draw))
+        items = items.to(draw.device)
+        some = Jobs(node, items, _NO_ACTIVATION, _COORDINATES, of_items)
         importance = random_weights(some, "importance", _COORDINATES).clamp_min(1e-3).unsqueeze(2)
-        by_node[items.to(draw.device)] = row_standardise(node) * importance
-        tasks, column = (categorical & (column_level == level)).nonzero(as_tuple=True)
+        by_node[items] = row_standardise(node) * importance
+        tasks, column = (columns.is_categorical & (column_level == level)).nonzero(as_tuple=True)
         if len(tasks):
             item = column_item[tasks, column]
-            where = (item * _COORDINATES + plan.columns.coordinate[tasks, column]).to(draw.device)
+            where = (item * _COORDINATES + columns.coordinate[tasks, column]).to(draw.device)
             code, effect = emit_categories(values[where], by_node, item.to(draw.device), draw)
             values[where] = effect
             codes.append((tasks.to(draw.device), (column - 1).to(draw.device), code))
     return codes
 
 
-_COMBINE = (torch.add, torch.mul, torch.maximum, torch.logaddexp)
+_RULES = (torch.add, torch.mul, torch.maximum, torch.logaddexp)
+
+
+def _combine(plan: Plan, jobs: Tensor, items: Tensor, results: Tensor) -> Tensor:  # (I, W, R)
+    """The value of each item from the results (J, W, R) of its jobs, by the item's rule."""
+    place = torch.searchsorted(items, plan.job_item[jobs])                                       # items are in order
+    slot, rule, device = plan.job_slot[jobs], plan.item_rule[plan.job_item[jobs]], results.device
+    node = torch.empty(len(items), *results.shape[1:], device=device)
+    first = slot == 0
+    node[place[first].to(device)] = results[first.to(device)]
+    for number in slot.unique().tolist()[1:]:
+        for name in rule[slot == number].unique().tolist():
+            chosen = (slot == number) & (rule == name)
+            to = place[chosen].to(device)
+            node[to] = _RULES[name](node[to], results[chosen.to(device)])
+    return node
 
 
 def _evaluate(plan: Plan, jobs: Tensor, values: Tensor, scalars: Correlated, draw: Draw) -> Tensor:
-    """Results of `jobs`, which are sorted by function within slots: (J, W, R), standardised."""
+    """Results (J, W, R) of `jobs`, standardised; jobs of one function are evaluated together."""
     function = plan.job_function[jobs]
     out = torch.empty(len(jobs), _COORDINATES, values.shape[1], device=draw.device)
     for number in function.unique().tolist():
