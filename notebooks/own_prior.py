@@ -184,9 +184,9 @@ for name in ("GP, RBF", "GP, RBF × periodic"):
     assert by_model.loc["PFN (this prior)", "RMSE"] < by_model.loc[name, "RMSE"]
 
 # %% [markdown]
-# Over all tasks the network is ahead of both processes in log-likelihood and in error, and clearly so where data are
-# scarce: it knows what to expect. With 30 rows the data speak for themselves, and the error of the processes is as small or
-# smaller. The exact posterior shows how much a longer pretraining could still gain.
+# The network is ahead of both processes in log-likelihood and in error, most of all where data are scarce: it knows what
+# to expect, and where a process is sure of itself and wrong, it is not. The exact posterior shows how much a longer
+# pretraining could still gain.
 
 # %% [markdown]
 # ## Posteriors

@@ -118,7 +118,7 @@ def _thresholds(n_digits: Tensor, rows: int, draw: Draw) -> Tensor:
 
 
 def _digits(drivers: Tensor, n_digits: Tensor, draw: Draw) -> Tensor:  # (B, R, K)
-    """Quantise columns into `n_digits` bins by value; equal values share a bin, the smallest has the first."""
+    """Quantise columns into `n_digits` bins by value; equal values share a bin, the smallest value lies in the first."""
     ordered = drivers.sort(1).values
     position = _thresholds(n_digits, drivers.shape[1], draw)                                    # (B, 3)
     index = position.long().clamp_max(drivers.shape[1] - 1).unsqueeze(2).expand(-1, -1, drivers.shape[2])
