@@ -10,6 +10,7 @@ from torch import Tensor
 
 from priors.columns import MAX_LEVELS, compact_codes, cut_into_levels, draw_n_levels, level_masses
 from priors.draw import Draw, standardise
+from priors.hebo import kumaraswamy
 from priors.task import Prior, TaskBatch, TaskShape, check_generator
 
 
@@ -91,7 +92,7 @@ def _kumaraswamy(z: Tensor, draw: Draw) -> Tensor:
     low, high = z.amin(1, keepdim=True), z.amax(1, keepdim=True)
     share = ((z - low) / (high - low).clamp_min(1e-6)).clamp(1e-4, 1 - 1e-4)
     a, b = torch.exp(draw.uniform(2, len(z), 1, low=-1.6, high=1.6))
-    return 1.0 - (1.0 - share**a) ** b
+    return kumaraswamy(share, a, b)
 
 
 _WARPS: tuple[tuple[float, Callable[[Tensor, Draw], Tensor]], ...] = (
