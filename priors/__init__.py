@@ -21,7 +21,14 @@ from priors.rules import RulePrior
 from priors.scm import SCMPrior
 from priors.strokes import StrokePrior
 from priors.task import Prior, TaskBatch, TaskShape
-from priors.transforms import with_categoricals, with_distractors, with_missing, with_target_noise, with_warps
+from priors.transforms import (
+    with_categoricals,
+    with_distractors,
+    with_missing,
+    with_normal_scores,
+    with_target_noise,
+    with_warps,
+)
 
 __all__ = [
     "BNNPrior",
@@ -53,6 +60,7 @@ __all__ = [
     "with_distractors",
     "with_learnable",
     "with_missing",
+    "with_normal_scores",
     "with_target_noise",
     "with_warps",
 ]

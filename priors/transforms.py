@@ -187,6 +187,19 @@ class _WithTargetNoise(_Transformed):
         return replace(batch, y=torch.where(active, standardise(shaped + noise), batch.y))
 
 
+class _WithNormalScores(_Transformed):
+    def sample(self, shape: TaskShape, *, generator: torch.Generator) -> TaskBatch:
+        draw = Draw(check_generator(generator))
+        batch = self.prior.sample(shape, generator=generator)
+        if batch.n_classes is not None:
+            raise ValueError(f"{self.prior!r} draws classes; with_normal_scores() is for priors with real targets.")
+        ordered = batch.y.sort(1).values
+        below = torch.searchsorted(ordered, batch.y.contiguous())                     # equal targets share their middle rank
+        middle = (below + torch.searchsorted(ordered, batch.y.contiguous(), right=True)) / 2
+        scores = torch.special.ndtri(middle / batch.y.shape[1])
+        return replace(batch, y=torch.where(draw.chance(len(batch), 1, p=self.probability), scores, batch.y))
+
+
 def with_warps(prior: Prior, *, probability: float = 0.5) -> Prior:
     """Skew, round, censor, rank-transform and squeeze columns of `prior`, and plant outliers, in this share of its tasks.
 
@@ -227,3 +240,11 @@ def with_target_noise(prior: Prior, *, probability: float = 0.8) -> Prior:
     the target in two of five tasks, and its tails are those of Student's t in three of ten.
     """
     return _WithTargetNoise(prior, _check_probability("probability", probability))
+
+
+def with_normal_scores(prior: Prior, *, probability: float = 0.2) -> Prior:
+    """Replace the real target of `prior` by the normal scores of its ranks, Φ⁻¹(rank), in this share of its tasks.
+
+    A network that has seen such tasks can be shown the ranks of a skewed target; equal targets share their middle rank.
+    """
+    return _WithNormalScores(prior, _check_probability("probability", probability))

@@ -19,6 +19,7 @@ from priors import (
     with_distractors,
     with_learnable,
     with_missing,
+    with_normal_scores,
     with_target_noise,
     with_warps,
 )
@@ -33,6 +34,7 @@ PRIORS = {name: entry.make() for name, entry in catalogue.PRIORS.items()} | {
     "warps": with_warps(SCMPrior(), probability=1.0),
     "distractors": with_distractors(SCMPrior(), probability=1.0),
     "target-noise": with_target_noise(SCMPrior()),
+    "normal-scores": with_normal_scores(with_target_noise(SCMPrior()), probability=0.5),
     "learnable": with_learnable(SCMPrior(max_classes=3)),
     "gp-matern-3/2": GPPrior(kernel="matern32"),
     "function": FunctionPrior(lambda x, draw: x.sum(2) + draw.normal(*x.shape[:2])),

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from scipy import stats
 
 from priors import (
     GPPrior,
@@ -9,6 +10,7 @@ from priors import (
     with_categoricals,
     with_distractors,
     with_missing,
+    with_normal_scores,
     with_target_noise,
     with_warps,
 )
@@ -149,7 +151,23 @@ def test_target_noise_bends_blurs_and_leaves_the_features():
     assert few.float().mean() == pytest.approx(0.3 * 0.1, abs=0.04)                 # ordinal without noise, some counts
 
 
-def test_target_noise_refuses_classes():
+def test_normal_scores_are_those_of_the_middle_ranks():
+    prior = with_target_noise(Wide())                                              # some of its targets are ordinal
+    shape = TaskShape(200, 90, 3, 50)
+    plain, scored = prior.sample(shape, generator=seeded()), with_normal_scores(prior).sample(shape, generator=seeded())
+    assert torch.equal(plain.x, scored.x)
+    changed = (plain.y != scored.y).any(1)
+    assert changed.float().mean() == pytest.approx(0.2, abs=0.1)                   # 200 tasks: 3.5 standard deviations
+    ranks = stats.rankdata(plain.y[changed].numpy(), axis=1)
+    torch.testing.assert_close(scored.y[changed].double(), torch.from_numpy(stats.norm.ppf((ranks - 0.5) / 90)),
+                               atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("wrap", [with_target_noise, with_normal_scores])
+def test_transforms_of_targets_refuse_classes(wrap):
     with pytest.raises(ValueError, match="draws classes"):
-        with_target_noise(SCMPrior(max_classes=3)).sample(SHAPE, generator=seeded())
+        wrap(SCMPrior(max_classes=3)).sample(SHAPE, generator=seeded())
+
+
+def test_target_noise_of_no_task_changes_nothing():
     assert with_target_noise(GPPrior(), probability=0.0).sample(SHAPE, generator=seeded()).n_classes is None
