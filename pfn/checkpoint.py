@@ -36,12 +36,17 @@ class Envelope:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a checkpoint's header says: architecture, prior, how it was trained, where it was validated."""
+    """What a checkpoint's header says: architecture, prior, how it was trained, where it was validated, how it scores.
+
+    `scores` holds mean metrics on collections of real datasets by the name of the collection; `pfn evaluate --record`
+    writes them.
+    """
 
     config: PFNConfig
     prior: str
     envelope: Envelope
     training: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self), "config": self.config.to_dict()}, sort_keys=True)
@@ -56,6 +61,7 @@ class ModelCard:
             prior=str(values["prior"]),
             envelope=Envelope(**values["envelope"]),
             training=dict(values["training"]),
+            scores=dict(values.get("scores", {})),
         )
 
 

@@ -1,4 +1,4 @@
-"""The `pfn` command: pretrain a recipe, describe a checkpoint, look at a prior."""
+"""The `pfn` command: pretrain a recipe, describe a checkpoint, look at a prior; `estimators.commands` adds to it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,27 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import torch
 
 from pfn.checkpoint import bundled_weights, load_pretrained, read_tensors, save_checkpoint, write_tensors
 from pfn.cpu import tune_for_training
+from pfn.parallel import leads
 from pfn.recipes import RECIPES
 from pfn.training import pretrain
 from priors.catalogue import PRIORS, Entry
 from priors.gallery import plot_gallery
 from priors.summary import summarise
+
+_SEVERAL = """\
+several GPUs, or processes:
+  torchrun --nproc-per-node 4 -m pfn pretrain RECIPE --batches-per-step 8
+several machines, the same command on each, HOST being one of them:
+  torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
+    -m pfn pretrain RECIPE --batches-per-step 16
+"""
 
 
 def _pretrain(args: argparse.Namespace) -> None:
@@ -25,14 +35,17 @@ def _pretrain(args: argparse.Namespace) -> None:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     config = RECIPES[args.recipe]()
-    changes = {name: getattr(args, name) for name in ("n_steps", "decay_steps", "seed") if getattr(args, name) is not None}
-    config = replace(config, **changes)
+    names = ("n_steps", "decay_steps", "batches_per_step", "seed")
+    config = replace(config, **{name: getattr(args, name) for name in names if getattr(args, name) is not None})
     device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     out = Path(args.out if args.out is not None else f"runs/{args.recipe}.safetensors")
     if args.resume is None and out.exists():
         raise ValueError(f"{str(out)!r} exists; continue it with --resume {out}, or give another --out.")
-    model = pretrain(config, device=device, time_limit=args.time_limit, resume=args.resume, out=out)
+    model = pretrain(config, device=device, time_limit=args.time_limit, resume=args.resume, out=out,
+                     prefetch=args.prefetch, tensorboard=args.tensorboard)
     assert model.card is not None
+    if not leads():
+        return
     training = model.card.training
     print(f"{out}: step {training['step']} of {config.n_steps}, {training['tasks']:,} tasks, "
           f"{training['seconds'] / 60:.1f} min, validation loss {training['validation_loss']}")
@@ -52,6 +65,8 @@ def _info(args: argparse.Namespace) -> None:
     print("validated up to: " + ", ".join(
         f"{value:,} {name.removeprefix('max_')}" for name, value in vars(card.envelope).items() if value is not None))
     print("network: " + ", ".join(f"{name} {value}" for name, value in config.items()))
+    for name, scores in card.scores.items():
+        print(f"{name}: " + ", ".join(f"{metric} {value}" for metric, value in scores.items()))
     print("training: " + json.dumps(card.training))
     print(f"prior: {card.prior}")
 
@@ -89,11 +104,12 @@ def _export(args: argparse.Namespace) -> None:
     print(f"{args.out}: {Path(args.out).stat().st_size / 2**20:.1f} MiB")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pfn", description="Pretrain and inspect prior-data fitted networks.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("pretrain", help="pretrain a network from a recipe, or continue a run")
+    command = commands.add_parser("pretrain", help="pretrain a network from a recipe, or continue a run",
+                                  epilog=_SEVERAL, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("recipe", choices=sorted(RECIPES), metavar="RECIPE", help=f"one of {sorted(RECIPES)}")
     command.add_argument("--resume", metavar="CKPT", help="checkpoint to continue from")
     command.add_argument("--out", metavar="FILE", help="checkpoint to write; default runs/RECIPE.safetensors")
@@ -101,7 +117,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
     command.add_argument("--n-steps", type=int, help="length of the run; raise it to prolong one that is resumed")
     command.add_argument("--decay-steps", type=int, help="length of the final decay of the learning rate")
+    command.add_argument("--batches-per-step", type=int,
+                         help="batches whose gradients are accumulated into a step, a multiple of the processes")
     command.add_argument("--seed", type=int)
+    command.add_argument("--tensorboard", metavar="DIR", help="write curves for TensorBoard there")
+    command.add_argument("--prefetch", action=argparse.BooleanOptionalAction,
+                         help="draw the next tasks while the current ones train; default: on a GPU")
     command.add_argument("--threads", type=int, help="CPU threads; one, if the machine is busy otherwise")
     command.set_defaults(run=_pretrain)
 
@@ -128,12 +149,18 @@ def _parser() -> argparse.ArgumentParser:
                          help="keep everything that a later run needs to go on, in bfloat16")
     command.add_argument("--out", required=True, metavar="FILE")
     command.set_defaults(run=_export)
+
+    # Commands of packages that stand above this one. Importing them takes a second: only when it is none of the above.
+    if not argv or argv[0] not in commands.choices:
+        for entry in entry_points(group="pfnkit.commands"):
+            entry.load()(commands)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 0, 1 for an error that the message explains, 2 for wrong usage."""
-    args = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = _parser(argv).parse_args(argv)
     try:
         args.run(args)
     except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:

@@ -33,7 +33,8 @@ class PFNConfig:
     feature_shifts : tuple of int
         Which neighbours a feature is grouped with; must contain 0 and 1.
     dense_features : int
-        Up to this many features, one token a feature; above, one for every second.
+        Up to this many features, one token a feature; above, one for every second. At equal training compute, dense
+        tables are worth little (`benchmarks/bakeoff.py`), and they cost inference nearly twice as much.
     residual_decay : float
         Factor on the residual stream at the start of each layer.
     """
@@ -46,7 +47,7 @@ class PFNConfig:
     hidden_dim: int = 256
     n_thinking_rows: int = 16
     feature_shifts: tuple[int, ...] = (0, 1, 3)
-    dense_features: int = 24
+    dense_features: int = 6
     residual_decay: float = 0.95
 
     def __post_init__(self) -> None:

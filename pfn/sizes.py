@@ -24,12 +24,14 @@ class TaskSizes:
     context_share : (float, float)
         Range of the share of rows that are context; uniform.
     cells : int
-        Rows × tokens of a batch: small tasks come in large batches. A single task has at most twice as many.
+        Rows × tokens of a batch: small tasks come in large batches. A larger task comes alone.
     n_shapes : int
         Number of distinct shapes, spread evenly over the ranges. Kernels are compiled or planned once for each: with
         a fresh shape at every step, bfloat16 training on a CPU spends half of its time on that.
     row_step : int
         Rows are rounded to multiples of this.
+    max_cells : int, optional
+        Rows × tokens of the largest single task; wide tasks have fewer rows for its sake. None: twice `cells`.
     """
 
     rows: tuple[int, int] = (32, 1024)
@@ -38,6 +40,7 @@ class TaskSizes:
     cells: int = 10_240
     n_shapes: int = 96
     row_step: int = 16
+    max_cells: int | None = None
 
     def __post_init__(self) -> None:
         for name, smallest in (("rows", 2), ("features", 1)):
@@ -49,6 +52,10 @@ class TaskSizes:
             raise ValueError(f"context_share={self.context_share} is no range of shares; use 0 < low <= high < 1.")
         if min(self.cells, self.n_shapes, self.row_step) < 1:
             raise ValueError(f"cells={self.cells}, n_shapes={self.n_shapes} and row_step={self.row_step} must be positive.")
+        if self.max_cells is not None and self.max_cells < self.rows[0]:
+            raise ValueError(
+                f"max_cells={self.max_cells} has no room for tasks of {self.rows[0]} rows; use max_cells >= rows × tokens."
+            )
 
     def draw(self, generator: torch.Generator, n_tokens: Callable[[int], int]) -> TaskShape:
         """One of the `n_shapes` shapes; `n_tokens` says how many tokens a network spends on a row of so many features.
@@ -65,7 +72,8 @@ class TaskSizes:
         # Log-uniform after adding 3, else one task in six would have a single feature.
         low, high = self.features
         n_features = _log_uniform(u_features, low + 3, high + 3) - 3
-        n_rows = max(min(_log_uniform(u_rows, *self.rows), 2 * self.cells // n_tokens(n_features)), self.rows[0])
+        max_cells = 2 * self.cells if self.max_cells is None else self.max_cells
+        n_rows = max(min(_log_uniform(u_rows, *self.rows), max_cells // n_tokens(n_features)), self.rows[0])
         if n_rows > self.row_step:
             n_rows -= n_rows % self.row_step
         low_share, high_share = self.context_share

@@ -139,14 +139,6 @@ def test_killed_at_any_moment_resumes_to_the_same_weights(tmp_path):
     assert steps[-1] == 60
 
 
-def test_log_has_what_one_wants_to_plot(tmp_path):
-    run(CONFIG, out=tmp_path / "run.safetensors", log_every=8, validate_every=24)
-    lines = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [8, 16, 24]
-    assert all(line["loss"] > 0 and line["gradient_norm"] > 0 and line["tasks"] > 0 for line in lines)
-    assert lines[-1]["validation_loss"] > 0
-
-
 def spoil(monkeypatch, when):
     """Make the loss NaN in the batches for which `when(number)` holds."""
     calls = iter(range(10**6))
@@ -240,14 +232,3 @@ def test_pretraining_leaves_the_global_generator_alone():
 def test_impossible_settings_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         replace(CONFIG, **arguments)
-
-
-def test_task_sizes_cover_their_ranges_within_the_budget():
-    sizes = TaskSizes(rows=(40, 1024), features=(1, 64), cells=10_240)
-    model = PFNConfig()
-    shapes = [sizes.shape(number, model.n_tokens) for number in range(sizes.n_shapes)]
-    assert {shape.n_features for shape in shapes} >= {1, 2, 3, 4, 5}
-    assert max(shape.n_features for shape in shapes) > 55
-    assert max(shape.n_rows for shape in shapes) > 700
-    assert all(shape.n_rows * model.n_tokens(shape.n_features) <= 2 * 10_240 for shape in shapes)
-    assert all(0.35 < shape.n_context / shape.n_rows < 0.95 for shape in shapes)
