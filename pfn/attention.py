@@ -103,6 +103,7 @@ class CellBlock(nn.Module):
         return self.read(self._mix_features(cells), memory)
 
     def _mix_features(self, cells: Tensor) -> Tensor:
-        rows = self.feature_norm(cells).transpose(1, 2).flatten(0, 1)                # (B·R, T, E)
+        # For a single task the flattened transpose is a view, over which products crawl.
+        rows = self.feature_norm(cells).transpose(1, 2).flatten(0, 1).contiguous()   # (B·R, T, E)
         update = self.features(rows, self.features.memory(rows)).unflatten(0, (cells.shape[0], -1)).transpose(1, 2)
         return torch.add(update, cells, alpha=self.residual_decay)
