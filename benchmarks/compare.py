@@ -1,6 +1,6 @@
 """Two networks on the same real datasets, paired: is B better than A by more than chance?
 
-Takes two files that `classification.py --models pfn --checkpoint … --out …` wrote:
+Takes two files that `classification.py` or `regression.py --models pfn --checkpoint … --out …` wrote:
 
     python benchmarks/compare.py A.json B.json
     python benchmarks/compare.py A.json B.json --out results/prior-comparison.json --note "what A and B are"
@@ -17,7 +17,14 @@ from typing import Any
 
 import numpy as np
 
-METRICS = {"auc": 1.0, "log_loss": -1.0, "accuracy": 1.0, "ece": -1.0}           # sign: +1 if larger is better
+# Sign: +1 if larger is better.
+METRICS = {"auc": 1.0, "log_loss": -1.0, "accuracy": 1.0, "ece": -1.0, "rmse": -1.0, "nll": -1.0, "pinball": -1.0}
+
+
+def metrics(path: str) -> list[str]:
+    """The metrics with a sign in the rows of a file: those of its task."""
+    row = next(iter(json.loads(Path(path).read_text())["rows"].values()), {})
+    return [metric for metric in METRICS if metric in row]
 
 
 def means(path: str, metric: str) -> dict[str, dict[int, float]]:
@@ -56,7 +63,10 @@ def main() -> None:
     parser.add_argument("--out", help="write the comparison, and both files' rows, here")
     parser.add_argument("--note", default="")
     args = parser.parse_args()
-    result = {metric: compare(args.A, args.B, metric) for metric in METRICS}
+    shared = [metric for metric in metrics(args.A) if metric in metrics(args.B)]
+    if not shared:
+        raise SystemExit(f"{args.A} and {args.B} share no metric; compare two files of the same task.")
+    result = {metric: compare(args.A, args.B, metric) for metric in shared}
     print("| metric | A | B | gain of B (95 %) | better / worse |\n|---|---|---|---|---|")
     for metric, row in result.items():
         low, high = row["interval"]

@@ -1,0 +1,62 @@
+"""What the two real-data benchmarks share: results kept per dataset, seed and model, of which the missing are computed."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from estimators.datasets import Split, read_datasets, split_dataset
+from estimators.evaluation import fit_and_score, summary
+
+MAX_CLASSES = 10
+Models = dict[str, Callable[[Split, argparse.Namespace], Any]]
+
+
+def compute(args: argparse.Namespace, models: Models) -> dict[str, Any]:
+    """Fill `args.out` with whatever is asked for and not there yet; written after every dataset."""
+    out = Path(args.out)
+    results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"rows": {}}
+    done: set[str] = set()
+    for dataset in tqdm(read_datasets(args.data), disable=None):
+        if dataset.n_classes > MAX_CLASSES or (args.sets is not None and dataset.name not in args.sets):
+            continue
+        for seed in args.seeds:
+            split = split_dataset(dataset, seed)
+            for model in args.models:
+                key = f"{dataset.name}/{seed}/{model}"
+                if key in results["rows"] and not args.redo:
+                    continue
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")                 # feature names of LightGBM, convergence
+                    results["rows"][key] = fit_and_score(models[model](split, args), split)
+                done.add(model)
+        if done:
+            when = {model: f"{datetime.date.today()} on {os.cpu_count()} cores, {platform.machine()}" for model in done}
+            results["computed"] = results.get("computed", {}) | when
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(results, indent=0, sort_keys=True) + "\n")
+    return results
+
+
+def main(description: str, task: str, models: Models, names: dict[str, str], checkpoint: str) -> None:
+    """The command line of both benchmarks."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    here = Path(__file__).resolve().parent
+    parser.add_argument("--data", default=str(here.parent.parent / "shared" / "data" / task))
+    parser.add_argument("--out", default=str(here / "results" / f"{task}.json"))
+    parser.add_argument("--models", nargs="+", choices=list(models), default=list(models))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--sets", nargs="+", help="file names without .npz; all by default")
+    parser.add_argument("--checkpoint", default=checkpoint)
+    parser.add_argument("--redo", action="store_true", help="compute again what is there already")
+    args = parser.parse_args()
+    print(summary(compute(args, models)["rows"], task, args.models, names))
