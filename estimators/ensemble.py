@@ -16,6 +16,7 @@ class View:
     classes: np.ndarray                                            # (n_classes,) slot of each class
     rows: np.ndarray                                               # numbers of the context rows
     ranks: QuantileTransformer | None                              # fitted on the member's context
+    scores: bool = False                                           # regression: targets as normal scores of their ranks
 
     def features(self, x: np.ndarray) -> np.ndarray:               # (n_rows, n_columns), float32
         x = x[:, self.columns]
@@ -49,7 +50,7 @@ def make_views(
     max_context: int,
     random_state: np.random.RandomState,
 ) -> list[View]:
-    """One view for each member; every second one sees ranks in place of values.
+    """One view for each member; every second one sees ranks in place of values, every third and fourth target scores.
 
     Columns that are constant in the context are left out. Tables wider than `max_features` are dealt out in turn, so
     that few columns go unseen; contexts longer than `max_context` are subsampled, stratified by class.
@@ -70,7 +71,7 @@ def make_views(
         if member % 2:
             context = x[rows][:, columns]
             ranks = QuantileTransformer(n_quantiles=min(len(context), 256), subsample=None).fit(context)
-        views.append(View(columns, classes, rows, ranks))
+        views.append(View(columns, classes, rows, ranks, scores=member % 4 >= 2))
     return views
 
 

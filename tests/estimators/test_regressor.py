@@ -30,7 +30,7 @@ def network():
     torch.set_num_threads(1)
     prior = FunctionPrior(one_slope.function, features="normal")
     sizes = TaskSizes(rows=(24, 32), features=(1, 2), cells=512, n_shapes=4, row_step=8)
-    config = PretrainConfig(prior, TINY, sizes, n_steps=150, warmup_steps=20, decay_steps=60, batches_per_step=1,
+    config = PretrainConfig(prior, TINY, sizes, n_steps=250, warmup_steps=20, decay_steps=100, batches_per_step=1,
                             learning_rate=6e-3, ema_decay=0.95, precision="float32")
     return pretrain(config, progress=False)
 

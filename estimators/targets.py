@@ -1,0 +1,54 @@
+"""How a member of the regressor's ensemble sees the targets: as they are, or as normal scores of their ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import norm
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TargetWarp:
+    """A strictly increasing, piecewise linear map between targets and what a network sees of them.
+
+    Beyond its ends the map goes on with the slope of the line through both ends.
+
+    Parameters
+    ----------
+    targets, scores : ndarray of shape (n_knots,), n_knots >= 2
+        Strictly increasing.
+    """
+
+    targets: np.ndarray
+    scores: np.ndarray
+
+    @classmethod
+    def normal_scores(cls, y: np.ndarray) -> TargetWarp | None:
+        """Φ⁻¹ of the middle ranks at quantiles of `y` (n,), ten rows apart; None if they are all equal.
+
+        A knot at every row would make the density of y as rough as the gaps between neighbouring rows: that alone costs
+        0.58 nats a row (Euler's constant), ten rows a knot 0.05.
+        """
+        ordered = np.sort(y).astype(np.float64)
+        knots = np.unique(np.quantile(ordered, np.linspace(0.0, 1.0, min(max(len(y) // 10 + 1, 2), 64))))
+        if len(knots) < 2:
+            return None
+        middle = (np.searchsorted(ordered, knots) + np.searchsorted(ordered, knots, side="right")) / (2 * len(y))
+        return cls(knots, norm.ppf(middle.clip(0.5 / len(y), 1.0 - 0.5 / len(y))))
+
+    def forward(self, y: np.ndarray) -> np.ndarray:
+        """Scores of targets y (any shape)."""
+        return _interpolate(y, self.targets, self.scores)
+
+    def inverse(self, score: Tensor) -> Tensor:
+        """Targets of scores, float64 (any shape)."""
+        return torch.from_numpy(_interpolate(score.numpy(), self.scores, self.targets))
+
+
+def _interpolate(x: np.ndarray, knots: np.ndarray, values: np.ndarray) -> np.ndarray:
+    slope = (values[-1] - values[0]) / (knots[-1] - knots[0])
+    outside = np.minimum(x - knots[0], 0.0) + np.maximum(x - knots[-1], 0.0)
+    return np.interp(x, knots, values) + slope * outside
