@@ -7,19 +7,40 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+# Scores that a CPU holds in its cache: larger products are taken in pieces.
+_PIECE = 2**21
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ / √D) v over the last two axes; q (..., R, D), k and v (..., C, D).
+    """softmax(q kᵀ / √D) v over the last two axes; q (N, H, R, D), k and v (N, H, C, D).
 
     On CPUs the fused kernel serves float32 with many keys; written out, the product is 2–4× faster for bfloat16 and for
     the short sequences of the feature axis (AMD Zen 5, torch 2.13: forward and backward, 300 × 200 and 12 × 12).
     """
     if q.device.type == "cpu" and (q.dtype == torch.bfloat16 or k.shape[-2] <= 32):
-        return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1) @ v
+        return _attend_in_pieces(q, k, v)
     # Fused kernels on GPUs keep the batch in a grid axis of at most 65,535 blocks.
     if q.device.type == "cuda" and q.shape[0] > 32_768:
         parts = zip(q.split(32_768), k.split(32_768), v.split(32_768), strict=True)
         return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
     return F.scaled_dot_product_attention(q, k, v)
+
+
+def _attend_in_pieces(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The product written out, for so many sequences or rows at a time that their scores stay in the cache.
+
+    In one piece, 26 sequences of 1000 × 1000 take 2.3 times as long, forward alone or with backward.
+    """
+    n_sequences, n_rows = q.shape[0], q.shape[-2]
+    scores_of_a_row = q.shape[1] * k.shape[-2]
+    if n_sequences * n_rows * scores_of_a_row <= _PIECE or n_sequences * n_rows == 1:
+        return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1) @ v
+    if n_sequences > 1:
+        size = max(_PIECE // (n_rows * scores_of_a_row), 1)
+        parts = zip(q.split(size), k.split(size), v.split(size), strict=True)
+        return torch.cat([_attend_in_pieces(*part) for part in parts])
+    size = max(_PIECE // scores_of_a_row, 1)
+    return torch.cat([_attend_in_pieces(part, k, v) for part in q.split(size, dim=-2)], dim=-2)
 
 
 def norm(width: int) -> nn.LayerNorm:

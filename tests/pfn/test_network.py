@@ -122,6 +122,18 @@ def test_attention_is_the_softmax_average(generator, dtype, shape):
     torch.testing.assert_close(attend(q, k, v).double(), expected, atol=2e-2 if dtype == torch.bfloat16 else 1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("scores", [1, 12, 60, 10**6])
+def test_attention_in_pieces_is_the_same(generator, monkeypatch, scores):
+    """A row, a few rows, a sequence at a time, and all at once; 10 scores a row, 70 a sequence."""
+    q, k, v = (torch.randn(3, 2, n, 8, generator=generator).requires_grad_() for n in (7, 5, 5))
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    wanted = torch.autograd.grad(expected.square().sum(), (q, k, v))
+    monkeypatch.setattr("pfn.attention._PIECE", scores)
+    found = attend(q, k, v)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found.square().sum(), (q, k, v)), wanted)
+
+
 def test_length_scale_sharpens_attention_beyond_its_reference(generator):
     """With s > 0 the weights of 1024 keys are more uneven than with s = 0; at 256 keys nothing changes."""
     attention = Attention(16, 2, scales_with_length=True)
