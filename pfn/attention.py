@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 # Scores that a CPU holds in its cache: larger products are taken in pieces.
 _PIECE = 2**21
 

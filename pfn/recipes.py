@@ -12,6 +12,7 @@ from priors import (
     Prior,
     RulePrior,
     SCMPrior,
+    with_additive_target,
     with_categoricals,
     with_distractors,
     with_learnable,
@@ -27,7 +28,7 @@ def tabular_prior(max_classes: int = 10) -> Prior:
     graphs = Mixture([(0.75, SCMPrior(max_classes)), (0.25, SCMPrior(max_classes, style="layered"))])
     tasks: Prior = with_learnable(graphs, least=0.05, overdraw=1.2)
     if max_classes == 0:
-        tasks = with_normal_scores(with_target_noise(tasks))
+        tasks = with_normal_scores(with_target_noise(with_additive_target(tasks)))
     else:
         tasks = Mixture([(0.9, tasks), (0.1, RulePrior(max_classes=max_classes))])
     return with_missing(with_categoricals(with_warps(with_distractors(tasks, probability=0.25)), probability=0.2))
@@ -52,7 +53,7 @@ def regressor() -> PretrainConfig:
         model=PFNConfig(task="regression", n_outputs=1000, embed_dim=192, n_layers=4, n_heads=3, hidden_dim=384),
         sizes=TaskSizes(rows=(24, 1024), features=(1, 64), cells=10_240),
         late_sizes=TaskSizes(rows=(24, 2048), features=(1, 100), cells=10_240, max_cells=40_960),
-        n_steps=3_200,
+        n_steps=3_300,
         decay_steps=800,
         start_from="classifier",
     )

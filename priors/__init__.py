@@ -1,5 +1,6 @@
 """What the network learns from: samplers of synthetic supervised tasks."""
 
+from priors.additive import with_additive_target
 from priors.bnn import BNNPrior
 from priors.curves import LearningCurvePrior
 from priors.custom import FunctionPrior
@@ -56,6 +57,7 @@ __all__ = [
     "TwoLayerNetPrior",
     "as_classification",
     "learnability",
+    "with_additive_target",
     "with_categoricals",
     "with_distractors",
     "with_learnable",
