@@ -1,6 +1,6 @@
-"""`make demo`: the bundled classifier on real datasets beside three baselines, and a picture of what it believes.
+"""`make demo`: the bundled networks on real datasets beside baselines, and pictures of what they believe.
 
-Needs no network and no data beyond scikit-learn's. Writes demo-output/decision_regions.png.
+Needs no network and no data beyond scikit-learn's. Writes demo-output/decision_regions.png and predictive_intervals.png.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_moons
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine, make_moons
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import train_test_split
@@ -19,7 +21,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from estimators import PFNClassifier
+from estimators import PFNClassifier, PFNRegressor
+from estimators.datasets import Dataset, split_dataset
+from estimators.evaluation import baseline_models, fit_and_score
 
 OUTPUT = Path("demo-output")
 SETS = {"breast cancer": load_breast_cancer, "wine": load_wine, "iris": load_iris, "digits": load_digits}
@@ -58,6 +62,50 @@ def _split(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
     return train_test_split(X, y, train_size=half, test_size=half, random_state=0, stratify=y)
 
 
+def compare_densities() -> str:
+    """Table of RMSE/std, negative log-likelihood and coverage of the 90 % interval on scikit-learn's diabetes data."""
+    split = split_dataset(Dataset("diabetes", "regression", *load_diabetes(return_X_y=True), np.empty(0, dtype=int)), seed=0)
+    lines = [f"{'diabetes, 221 × 10':<27}{'model':<21}{'RMSE/std':>9}{'NLL':>10}{'in 90 %':>9}"]
+    names = {"ridge": "ridge", "forest": "random forest"}
+    found = {"PFNRegressor": PFNRegressor(random_state=0)}
+    found |= {names[name]: model for name, model in baseline_models("regression", split.categorical).items()}
+    for name, model in found.items():
+        score = fit_and_score(model, split)
+        lines.append(f"{'':<27}{name:<21}{score['rmse']:>9.4f}{score['nll']:>10.4f}{score['coverage']:>9.2f}")
+    return "\n".join(lines)
+
+
+def intervals(path: Path) -> None:
+    """Median, half and nine tenths of the mass of two posteriors over a line: noise that grows, and a step."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rng = np.random.default_rng(0)
+    x = np.sort(rng.uniform(0, 10, 80))
+    examples = [("noise that grows", np.sin(x) + (0.02 + 0.06 * x) * rng.normal(size=80)),
+                ("a step", np.where(x > 4, 2.0, 0.0) + 0.1 * rng.normal(size=80))]
+    grid = np.linspace(-1, 11, 241)
+    kernel = ConstantKernel() * RBF() + WhiteKernel()
+    figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained", sharex=True)
+    for column, (title, y) in zip(axes.T, examples, strict=True):
+        bands = PFNRegressor(random_state=0).fit(x[:, None], y).predict(
+            grid[:, None], quantiles=[0.05, 0.25, 0.5, 0.75, 0.95])
+        mean, std = GaussianProcessRegressor(kernel, normalize_y=True).fit(x[:, None], y).predict(
+            grid[:, None], return_std=True)
+        gaussian = mean[:, None] + std[:, None] * np.array([-1.645, -0.674, 0.0, 0.674, 1.645])
+        for axis, name, q in zip(column, ("PFNRegressor", "Gaussian process"), (bands, gaussian), strict=True):
+            axis.fill_between(grid, q[:, 0], q[:, 4], color="C0", alpha=0.2, linewidth=0)
+            axis.fill_between(grid, q[:, 1], q[:, 3], color="C0", alpha=0.35, linewidth=0)
+            axis.plot(grid, q[:, 2], color="C0")
+            axis.plot(x, y, "k.", markersize=4)
+            axis.set_title(f"{name}: {title}")
+    figure.suptitle("Median, and intervals of 50 and 90 %")
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
 def picture(path: Path) -> None:
     """Probabilities over the plane for two moons and for two measures of iris, 60 rows each."""
     import matplotlib
@@ -91,9 +139,10 @@ def picture(path: Path) -> None:
 
 def main() -> None:
     print(compare())
-    target = OUTPUT / "decision_regions.png"
-    picture(target)
-    print(f"\npicture: {target}")
+    print(f"\n{compare_densities()}")
+    for draw, target in ((picture, OUTPUT / "decision_regions.png"), (intervals, OUTPUT / "predictive_intervals.png")):
+        draw(target)
+        print(f"\npicture: {target}")
 
 
 if __name__ == "__main__":

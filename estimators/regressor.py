@@ -17,7 +17,6 @@ from estimators.ensemble import View, canonical_rows, make_views
 from estimators.inference import query_logits
 from estimators.targets import TargetWarp
 from pfn import PFN
-from pfn.checkpoint import bundled_weights
 
 
 class PFNRegressor(RegressorMixin, PFNEstimator):
@@ -121,11 +120,6 @@ class PFNRegressor(RegressorMixin, PFNEstimator):
             y = y.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(f"y is not numeric ({error}); use PFNClassifier for labels.") from error
-        if isinstance(self.model, str) and self.model == "regressor" and "regressor" not in bundled_weights():
-            raise FileNotFoundError(
-                "model='regressor': no regression weights are bundled with this version yet; pass as model the path of a "
-                "checkpoint, or a network that pfn.pretrain returned."
-            )
         # Borders from the float32 original: rounded to bfloat16 they need not increase.
         self._borders = self._load("regression", "regresses").borders.detach().double().cpu()
         x = self._encode(table)

@@ -6,6 +6,9 @@ import pytest
 import torch
 from scipy.special import logsumexp
 from sklearn.base import clone
+from sklearn.datasets import load_diabetes
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import train_test_split
 from sklearn.utils.estimator_checks import check_estimator
 
 from estimators import PFNRegressor
@@ -63,12 +66,25 @@ def test_it_regresses(network, data):
     assert reg.predict_distribution(X_test).log_prob(y_test).mean() > normal + 0.5
 
 
-def test_scikit_learn_conventions(network, tmp_path):
-    """From a file, as scikit-learn compares parameters by their hash, which two copies of a network do not share."""
-    save_checkpoint(network, tmp_path / "own.safetensors", network.card)
-    too_hard = {"check_regressors_train": "one of ten features matters; the network has seen tables of two"}
-    estimator = PFNRegressor(n_estimators=2, model=str(tmp_path / "own.safetensors"))
-    check_estimator(estimator, expected_failed_checks=too_hard, on_skip=None)
+def test_scikit_learn_conventions():
+    check_estimator(PFNRegressor(n_estimators=1), on_skip=None)
+
+
+def test_bundled_weights_regress_real_data():
+    X, X_test, y, y_test = train_test_split(*load_diabetes(return_X_y=True), test_size=0.5, random_state=0)
+    posterior = PFNRegressor(random_state=0).fit(X, y).predict_distribution(X_test)
+    ridge = Ridge().fit(X, y).predict(X_test)
+    assert np.mean((posterior.mean - y_test) ** 2) < 1.02 * np.mean((ridge - y_test) ** 2)
+    assert -posterior.log_prob(y_test).mean() - np.log(y.std()) < 1.15                    # a normal distribution: 1.42
+    low, high = posterior.quantile([0.05, 0.95]).T
+    assert 0.83 < np.mean((low <= y_test) & (y_test <= high)) < 0.96                      # 221 rows: 3.5 standard deviations
+
+
+def test_bundled_weights_know_a_line():
+    """What every user tries first."""
+    X = np.linspace(0, 1, 40)[:, None]
+    reg = PFNRegressor(random_state=0).fit(X, 3 * X[:, 0] + 1)
+    np.testing.assert_allclose(reg.predict([[0.21], [0.48], [0.77]]), [1.63, 2.44, 3.31], atol=0.1)
 
 
 class TestDistribution:
@@ -252,9 +268,3 @@ X2 = np.arange(24.0).reshape(12, 2)
 def test_bad_input_is_named(untrained, arguments, X, y, error, message):
     with pytest.raises(error, match=message):
         PFNRegressor(**({"model": untrained} | arguments)).fit(X, y)
-
-
-def test_missing_weights_are_explained(monkeypatch):
-    monkeypatch.setattr("estimators.regressor.bundled_weights", lambda: ["classifier"])
-    with pytest.raises(FileNotFoundError, match=r"no regression weights are bundled with this version yet; pass as model"):
-        PFNRegressor().fit(X2, np.arange(12))
