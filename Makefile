@@ -10,7 +10,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-demo: $(STAMP)  ## fit real datasets with the bundled weights, print a table, draw decision regions
+demo: $(STAMP)  ## fit real datasets with the bundled weights, print tables, draw what the networks believe
 	$(BIN)/python benchmarks/demo.py
 
 test: $(STAMP)  ## the whole suite, docstring and README examples included
@@ -23,6 +23,7 @@ lint: $(STAMP)
 bench: $(STAMP)  ## the tables of the README; needs ../shared/data
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[bench]"
 	$(BIN)/python benchmarks/classification.py
+	$(BIN)/python benchmarks/regression.py
 	$(BIN)/python benchmarks/speed.py
 
 clean:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -60,14 +59,23 @@ def _info(args: argparse.Namespace) -> None:
     if args.json:
         print(card.to_json())
         return
-    config = card.config.to_dict()
+    config, training = card.config.to_dict(), card.training
     print(f"{args.checkpoint}: {config.pop('task')}, {model.n_parameters:,} parameters")
+    if "tasks" in training:
+        loss = training.get("validation_loss")
+        print(f"saw: {training['tasks']:,} tasks; the last stage had {training['step']:,} of {training['n_steps']:,} steps, "
+              f"validation loss {loss if loss is None else round(loss, 4)}")
+        print(f"cost: {training['seconds'] / 60:.0f} minutes on {training.get('device', 'cpu')}, torch {training['torch']}")
+    if training.get("start_from"):
+        print(f"started from: {training['start_from']}")
+    for stage in training.get("earlier", []):
+        print(f"earlier stage: up to {stage['tasks']:,} tasks, {stage['seconds'] / 60:.0f} minutes, sizes {stage['sizes']}, "
+              f"prior {stage['prior']}")
     print("validated up to: " + ", ".join(
         f"{value:,} {name.removeprefix('max_')}" for name, value in vars(card.envelope).items() if value is not None))
-    print("network: " + ", ".join(f"{name} {value}" for name, value in config.items()))
     for name, scores in card.scores.items():
         print(f"{name}: " + ", ".join(f"{metric} {value}" for metric, value in scores.items()))
-    print("training: " + json.dumps(card.training))
+    print("network: " + ", ".join(f"{name} {value}" for name, value in config.items()))
     print(f"prior: {card.prior}")
 
 

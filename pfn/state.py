@@ -112,7 +112,8 @@ class RunState:
             "sizes": asdict(config.sizes),
             "late_sizes": None if config.late_sizes is None else asdict(config.late_sizes),
             "step": self.step, "tasks": self.tasks, "skipped": self.skipped, "seconds": round(self.seconds, 1),
-            "torch": torch.__version__, "validation_loss": validation, "earlier": self.earlier,
+            "torch": torch.__version__, "device": next(self.model.parameters()).device.type,
+            "validation_loss": validation, "earlier": self.earlier,
         }
         seen = (config.sizes, config.sizes_at(self.step - 1))
         classes = config.model.n_outputs if config.model.task == "classification" else None

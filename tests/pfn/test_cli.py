@@ -34,6 +34,8 @@ def test_pretrain_resume_export_info(tiny_recipe, tmp_path, capsys):
     assert main(["info", weights]) == 0
     out = capsys.readouterr().out
     assert "classification, " in out
+    assert "steps, validation loss" in out
+    assert "minutes on cpu, torch 2." in out
     assert "validated up to: 16 rows, 2 features, 3 classes" in out
     assert "SCMPrior(max_classes=3" in out
     assert main(["info", weights, "--json"]) == 0
