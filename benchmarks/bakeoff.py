@@ -7,7 +7,8 @@ loss of one ensemble member, without calibration, on halves of the classificatio
 context and 500 query rows). Inference cost is the CPU time of one member for 500 × 10, 1000 × 50 and 3000 × 30 (as many
 rows predicted as read), as a ratio to the default network's.
 
-    python benchmarks/bakeoff.py                                   # print the table; run what is not there (hours)
+    python benchmarks/bakeoff.py                                   # run what is not there (hours), print the table
+    python benchmarks/bakeoff.py --print                           # only print it
     python benchmarks/bakeoff.py --variants default rank --seeds 0 1 2 --steps 600
 """
 
@@ -49,6 +50,7 @@ from priors import Prior, TaskBatch, TaskShape
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 MAX_ROWS, MAX_CLASSES = 500, 10
+INFERENCE = {"500x10": (500, 10), "1000x50": (1000, 50), "3000x30": (3000, 30)}
 
 
 def default() -> PretrainConfig:
@@ -190,7 +192,7 @@ def regression_scores(model: PFN) -> dict[str, float]:
 def inference_seconds(model: PFN) -> dict[str, float]:
     """CPU seconds of one member."""
     seconds = {}
-    for rows, features in ((500, 10), (1000, 50), (3000, 30)):
+    for name, (rows, features) in INFERENCE.items():
         X, X_test = np.random.default_rng(0).normal(size=(2, rows, features))
         clf = PFNClassifier(n_estimators=1, model=model, temperature=1.0, max_context=rows, random_state=0)
         times = []
@@ -198,7 +200,7 @@ def inference_seconds(model: PFN) -> dict[str, float]:
             begun = time.process_time()
             clf.fit(X, (X[:, 0] > 0).astype(int)).predict_proba(X_test)
             times.append(time.process_time() - begun)
-        seconds[f"{rows}x{features}"] = min(times)
+        seconds[name] = min(times)
     return seconds
 
 
@@ -255,23 +257,26 @@ def run(name: str, seed: int, n_steps: int) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    lines = ["| variant | parameters | tasks | AUC (seeds) | log loss (seeds) | inference 500×10 / 1000×50 / 3000×30 |",
+    lines = [f"| variant | parameters | tasks | AUC (seeds) | log loss (seeds) | inference, {' / '.join(INFERENCE)} |",
              "|---|---|---|---|---|---|"]
     base = results["rows"].get("default/0", {}).get("inference", {})
-    for name, variant in VARIANTS.items():
-        rows = {key: row for key, row in sorted(results["rows"].items()) if key.split("/")[0] == name and "auc" in row}
-        if not rows:
-            continue
-        means = {metric: np.mean([row[metric] for row in rows.values()]) for metric in ("auc", "log_loss")}
-        each = {metric: ", ".join(f"{row[metric]:.4f}" for row in rows.values()) for metric in means}
-        cost = rows.get(f"{name}/0", {}).get("inference", {})
-        ratio = " / ".join(f"{cost[size] / base[size]:.2f}" for size in cost) if base else ""
-        first = next(iter(rows.values()))
-        tasks = np.mean([row["tasks"] for row in rows.values()])
-        lines.append(f"| **{name}**: {variant.what} | {first['parameters']:,} | {tasks:,.0f} | {means['auc']:.4f} "
-                     f"({each['auc']}) | {means['log_loss']:.4f} ({each['log_loss']}) | {ratio} |")
-    reals = {key: row for key, row in sorted(results["rows"].items()) if "rmse" in row}
-    lines += [f"{key}: RMSE/std {row['rmse']:.4f}, NLL {row['nll']:.4f}" for key, row in reals.items()]
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for key, row in sorted(results["rows"].items()):
+        by_name.setdefault(key.split("/")[0], []).append(row)
+    classify = [name for name in VARIANTS if "auc" in by_name.get(name, [{}])[0]]
+    for name in sorted(classify, key=lambda name: np.mean([row["log_loss"] for row in by_name[name]])):
+        rows, cost = by_name[name], by_name[name][0].get("inference", {})
+        cells = [f"{np.mean([row[metric] for row in rows]):.4f} ({', '.join(f'{row[metric]:.4f}' for row in rows)})"
+                 for metric in ("auc", "log_loss")]
+        ratio = " / ".join(f"{cost[size] / base[size]:.2f}" for size in INFERENCE if size in cost)
+        lines.append(f"| **{name}**: {VARIANTS[name].what} | {rows[0]['parameters']:,} | "
+                     f"{np.mean([row['tasks'] for row in rows]):,.0f} | {' | '.join(cells)} | {ratio} |")
+    raw = [row["without_average"] for row in by_name.get("default", []) if "without_average" in row]
+    if raw:
+        lines.append(f"default without averaging the weights: AUC {np.mean([row['auc'] for row in raw]):.4f}, "
+                     f"log loss {np.mean([row['log_loss'] for row in raw]):.4f}")
+    lines += [f"{name}: RMSE/std {np.mean([row['rmse'] for row in rows]):.4f}, "
+              f"NLL {np.mean([row['nll'] for row in rows]):.4f}" for name, rows in by_name.items() if "rmse" in rows[0]]
     return "\n".join(lines)
 
 
@@ -281,11 +286,12 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--steps", type=int, default=600, help="of the default network; others get the same compute")
+    parser.add_argument("--print", action="store_true", help="run nothing")
     args = parser.parse_args()
     torch.set_num_threads(1)                                         # so that CPU time means the same for all
     out = Path(args.out)
     results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"rows": {}}
-    for name in args.variants:
+    for name in () if args.print else args.variants:
         missing = [seed for seed in args.seeds if f"{name}/{seed}" not in results["rows"]]
         if not missing:
             continue
