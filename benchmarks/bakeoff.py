@@ -131,7 +131,8 @@ VARIANTS = {
     "regression": Variant("the default network on regression tasks", regression),
     "two-heads": Variant("one body for both tasks, twice the budget, half of its tasks each",
                          lambda: replace(default(), prior=EitherTask(tabular_prior(), tabular_prior(0))),
-                         network=networks.TwoHeads, budget=2.0, same_cost=True),
+                         network=networks.TwoHeads, exchange=((training.task_loss, networks.either_loss),), budget=2.0,
+                         same_cost=True),
 }
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pfn import PFN, PFNConfig
+from pfn import PFN, BarDistribution, PFNConfig
 from pfn.attention import Attention, norm
 from pfn.encoder import CellEncoder, Scaling
-from pfn.network import EncodedContext
+from pfn.network import EncodedContext, class_logits
+from priors import TaskBatch
 
 Memory = tuple[Tensor, Tensor]
 
@@ -303,7 +304,8 @@ class TwoHeads(PFN):
         width = config.embed_dim
         self.embed_real_target = nn.Linear(1, width)
         self.bars = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, n_bars))
-        self.register_buffer("borders", torch.linspace(-4.0, 4.0, n_bars + 1))
+        inner = 1.2 * torch.special.ndtri(torch.arange(1, n_bars) / n_bars)
+        self.register_buffer("borders", torch.cat([torch.tensor([-10.0]), inner, torch.tensor([10.0])]))
 
     def encode_context(self, x: Tensor, y: Tensor) -> EncodedContext:
         if not y.is_floating_point():
@@ -329,3 +331,16 @@ class TwoHeads(PFN):
             cells = block(cells, memory)
         summary = self.decoder_norm(torch.cat([cells[:, :-1].mean(1), cells[:, -1]], dim=-1))
         return self.decoder(summary) if context.target_location.ndim == 0 else self.bars(summary)
+
+
+def either_loss(model: PFN, batch: TaskBatch, weights: dict[str, Tensor] | None = None) -> Tensor:
+    """`pfn.tasks.task_loss` for `TwoHeads`: the batch says which head learns."""
+    inputs = batch.x, batch.y[:, : batch.n_context]
+    logits = model(*inputs) if weights is None else torch.func.functional_call(model, weights, inputs)
+    target = batch.y[:, batch.n_context :]
+    if batch.n_classes is not None:
+        return nn.functional.cross_entropy(class_logits(logits, batch.n_classes).flatten(0, 1), target.flatten())
+    scale = inputs[1].std(1, keepdim=True, correction=0)
+    z = (target - inputs[1].mean(1, keepdim=True)) / torch.where(scale > 0, scale, 1.0)
+    posterior = BarDistribution(model.borders.float()).posterior(logits.float())
+    return -posterior.log_prob(z.clamp(-20.0, 20.0)).mean()

@@ -15,7 +15,7 @@ from estimators import PFNRegressor
 from pfn import PFN, PFNConfig, PretrainConfig, TaskSizes, pretrain, save_checkpoint
 from priors import FunctionPrior
 
-TINY = PFNConfig(task="regression", n_outputs=24, embed_dim=32, n_heads=2, n_layers=2, hidden_dim=32, n_thinking_rows=2)
+TINY = PFNConfig(task="regression", n_outputs=64, embed_dim=32, n_heads=2, n_layers=2, hidden_dim=32, n_thinking_rows=2)
 
 
 @FunctionPrior
@@ -32,7 +32,7 @@ def network():
     """Some seconds of training: enough to find the one column that matters."""
     torch.set_num_threads(1)
     prior = FunctionPrior(one_slope.function, features="normal")
-    sizes = TaskSizes(rows=(24, 32), features=(1, 2), cells=512, n_shapes=4, row_step=8)
+    sizes = TaskSizes(rows=(32, 64), features=(1, 2), cells=512, n_shapes=4, row_step=8)
     config = PretrainConfig(prior, TINY, sizes, n_steps=250, warmup_steps=20, decay_steps=100, batches_per_step=1,
                             learning_rate=6e-3, ema_decay=0.95, precision="float32")
     return pretrain(config, progress=False)

@@ -1,10 +1,12 @@
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import pfn
 from pfn import PFN, CheckpointError, Envelope, ModelCard, PFNConfig, load_pretrained, save_checkpoint
 from pfn.checkpoint import bundled_weights
 
@@ -120,10 +122,13 @@ def test_card_must_describe_the_model(path):
 
 
 def test_bundled_weights_are_small_and_documented():
-    assert "classifier" in bundled_weights()
-    model = load_pretrained("classifier")
-    assert model.card.config.n_outputs == 10
-    assert model.card.envelope.max_classes == 10
-    assert model.card.training["tasks"] > 10_000
-    assert "SCMPrior" in model.card.prior
-    assert sum(p.numel() * 4 for p in model.parameters()) <= 12 * 2**20
+    assert bundled_weights() == ["classifier", "regressor"]
+    cards = {name: load_pretrained(name).card for name in bundled_weights()}
+    assert cards["classifier"].envelope.max_classes == cards["classifier"].config.n_outputs == 10
+    assert cards["regressor"].config.n_outputs >= 500
+    for card in cards.values():
+        assert card.training["tasks"] > 100_000
+        assert "SCMPrior" in card.prior
+    sizes = [file.stat().st_size for file in Path(pfn.__file__).parent.joinpath("weights").iterdir()]
+    assert max(sizes) <= 12 * 2**20
+    assert sum(sizes) <= 38 * 2**20

@@ -5,8 +5,9 @@ import sys
 import pytest
 
 from pfn import PFNConfig, PretrainConfig, TaskSizes, load_pretrained
+from pfn.checkpoint import bundled_weights
 from pfn.cli import main
-from pfn.recipes import RECIPES, classifier
+from pfn.recipes import RECIPES
 from priors import SCMPrior
 
 
@@ -67,9 +68,11 @@ def test_module_runs_as_a_command():
     assert "parameters" in result.stdout
 
 
-def test_shipped_weights_are_of_the_recipe():
-    assert load_pretrained("classifier").card.config == classifier().model
-    assert load_pretrained("classifier").card.prior == repr(classifier().prior)
+@pytest.mark.parametrize("name", bundled_weights())
+def test_shipped_weights_are_of_the_recipe(name):
+    config, card = RECIPES[name](), load_pretrained(name).card
+    assert card.config == config.model
+    assert card.prior == repr(config.prior)
 
 
 def test_sample_prints_a_table(capsys):
