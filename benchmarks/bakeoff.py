@@ -33,19 +33,20 @@ from unittest.mock import patch
 import bakeoff_networks as networks
 import numpy as np
 import torch
-from sklearn.metrics import log_loss, roc_auc_score
-from sklearn.model_selection import train_test_split
 from torch import nn
 
-import pfn.training as training
 from estimators import PFNClassifier
+from estimators.datasets import Split, read_datasets, split_dataset
+from estimators.distribution import PredictiveDistribution
 from estimators.inference import query_logits
+from estimators.metrics import classification_scores, regression_scores
 from estimators.table import TableEncoder
-from pfn import PFN, BarDistribution, PFNConfig, PretrainConfig, TaskSizes, pretrain
+from pfn import PFN, BarDistribution, PFNConfig, PretrainConfig, TaskSizes, pretrain, state, training
 from pfn.checkpoint import build_model, read_tensors
 from pfn.encoder import Scaling
 from pfn.optimizer import make_optimizers
 from pfn.recipes import tabular_prior
+from pfn.tasks import task_loss
 from priors import Prior, TaskBatch, TaskShape
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
@@ -116,7 +117,8 @@ VARIANTS = {
     "rmsnorm": Variant("RMSNorm in place of bias-free LayerNorm", network=networks.RMSNorm),
     "no-decay": Variant("residual decay 1", changed_model(residual_decay=1.0), same_cost=True),
     "retrieval": Variant("retrieval decoder", network=networks.Retrieval),
-    "no-groups": Variant("one feature a token", network=networks.SingleFeatures),
+    "no-groups": Variant("one feature a token", network=networks.SingleFeatures,
+                         exchange=((PFNConfig.n_tokens, lambda _, n_features: 1 + n_features),)),
     "pairs": Variant("tokens at every second feature, groups of 3 all the same", changed_model(dense_features=1)),
     "fourier": Variant("8 learned Fourier frequencies a cell", network=networks.Fourier),
     "rank": Variant("the cell's rank in its column as an input", network=networks.Rank,
@@ -131,7 +133,7 @@ VARIANTS = {
     "regression": Variant("the default network on regression tasks", regression),
     "two-heads": Variant("one body for both tasks, twice the budget, half of its tasks each",
                          lambda: replace(default(), prior=EitherTask(tabular_prior(), tabular_prior(0))),
-                         network=networks.TwoHeads, exchange=((training.task_loss, networks.either_loss),), budget=2.0,
+                         network=networks.TwoHeads, exchange=((task_loss, networks.either_loss),), budget=2.0,
                          same_cost=True),
 }
 
@@ -140,8 +142,6 @@ VARIANTS = {
 def exchanged(variant: Variant) -> Iterator[None]:
     """Put the variant's parts wherever a module of `pfn` holds the original."""
     pairs = [*variant.exchange, *([(PFN, variant.network)] if variant.network is not PFN else [])]
-    if variant.network is networks.SingleFeatures:
-        pairs.append((PFNConfig.n_tokens, lambda _, n_features: 1 + n_features))
     holders = [module for name, module in sys.modules.items() if name == "pfn" or name.startswith("pfn.")]
     with ExitStack() as stack:
         for original, substitute in pairs:
@@ -151,43 +151,40 @@ def exchanged(variant: Variant) -> Iterator[None]:
         yield
 
 
-def real_tasks(kind: str) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Name, context and queries of each dataset; rows beyond `MAX_ROWS` on either side are left out."""
-    for path in sorted((SHARED / kind).glob("*.npz")):
-        with np.load(path, allow_pickle=False) as data:
-            X, y = data["X"], data["y"]
-        if kind == "classification" and y.max() >= MAX_CLASSES:
+def real_splits(task: str) -> Iterator[Split]:
+    """Halves of each dataset; rows beyond `MAX_ROWS` on either side are left out, and classes that one side lacks."""
+    for dataset in read_datasets(SHARED / task):
+        if dataset.n_classes > MAX_CLASSES:
             continue
-        strata = y if kind == "classification" else None
-        train, test = train_test_split(np.arange(len(y)), test_size=0.5, random_state=0, stratify=strata)
-        train, test = (np.random.default_rng(0).permutation(part)[:MAX_ROWS] for part in (train, test))
-        if kind == "classification":                                 # a class without a context row cannot be predicted
-            test = test[np.isin(y[test], y[train])]
-            train = train[np.isin(y[train], y[test])]
-        yield path.stem, X[train], y[train], X[test], y[test]
+        split = split_dataset(dataset, seed=0, max_train=len(dataset.y))
+        train, test = (np.random.default_rng(0).permutation(len(part))[:MAX_ROWS] for part in (split.y, split.y_test))
+        if task == "classification":
+            test = test[np.isin(split.y_test[test], split.y[train])]
+            train = train[np.isin(split.y[train], split.y_test[test])]
+        yield replace(split, X=split.X[train], y=split.y[train], X_test=split.X_test[test], y_test=split.y_test[test])
 
 
-def classification_scores(model: PFN) -> dict[str, float]:
-    aucs, losses = [], []
-    for _, X, y, X_test, y_test in real_tasks("classification"):
+def classify(model: PFN) -> dict[str, float]:
+    """Mean AUC and log loss on the classification sets."""
+    found = []
+    for split in real_splits("classification"):
         clf = PFNClassifier(n_estimators=1, model=model, temperature=1.0, max_context=MAX_ROWS, random_state=0)
-        p = clf.fit(X, y).predict_proba(X_test)
-        aucs.append(roc_auc_score(y_test, p[:, 1]) if p.shape[1] == 2 else roc_auc_score(y_test, p, multi_class="ovo"))
-        losses.append(log_loss(y_test, p, labels=clf.classes_))
-    return {"auc": float(np.mean(aucs)), "log_loss": float(np.mean(losses))}
+        p = clf.fit(split.X, split.y).predict_proba(split.X_test)
+        found.append(classification_scores(np.searchsorted(clf.classes_, split.y_test), p))
+    return {metric: float(np.mean([scores[metric] for scores in found])) for metric in ("auc", "log_loss")}
 
 
-def regression_scores(model: PFN) -> dict[str, float]:
-    errors, losses = [], []
+def regress(model: PFN) -> dict[str, float]:
+    """Mean RMSE/std and NLL on the regression sets; without `PFNRegressor`, since `TwoHeads` is a classifier to it."""
+    found = []
     bars = BarDistribution(model.borders.double())
-    for _, X, y, X_test, y_test in real_tasks("regression"):
-        encoder = TableEncoder().fit(X)
-        z, z_test = ((part - y.mean()) / y.std() for part in (y, y_test))
-        logits = query_logits(model, encoder.transform(X), z.astype(np.float32), encoder.transform(X_test))
-        posterior = bars.posterior(torch.from_numpy(logits))
-        errors.append(np.sqrt(np.mean((posterior.mean.numpy() - z_test) ** 2)) / z_test.std())
-        losses.append(-float(posterior.log_prob(torch.from_numpy(z_test)).mean()))
-    return {"rmse": float(np.mean(errors)), "nll": float(np.mean(losses))}
+    for split in real_splits("regression"):
+        encoder, location, scale = TableEncoder().fit(split.X), float(split.y.mean()), float(split.y.std())
+        z = ((split.y - location) / scale).astype(np.float32)
+        logits = query_logits(model, encoder.transform(split.X), z, encoder.transform(split.X_test))
+        posterior = PredictiveDistribution(bars.posterior(torch.from_numpy(logits)), location, scale)
+        found.append(regression_scores(split.y_test, posterior, scale))
+    return {metric: float(np.mean([scores[metric] for scores in found])) for metric in ("rmse", "nll")}
 
 
 def inference_seconds(model: PFN) -> dict[str, float]:
@@ -218,8 +215,8 @@ def relative_cost(name: str, n_rounds: int = 2) -> float:
                 with exchanged(VARIANTS[which]):
                     config = VARIANTS[which].config()
                     if which not in models:
-                        model = training.PFN(config.model)
-                        models[which] = model, training.make_optimizers(model, 1e-3, 0.05)
+                        model = state.PFN(config.model)
+                        models[which] = model, state.make_optimizers(model, 1e-3, 0.05)
                     model, optimizers = models[which]
                     begun = time.process_time()
                     shape = config.sizes.shape(shape_number, config.model.n_tokens)
@@ -246,12 +243,12 @@ def run(name: str, seed: int, n_steps: int) -> dict[str, Any]:
     row: dict[str, Any] = {"steps": n_steps, "tasks": card.training["tasks"], "cpu_seconds": round(seconds, 1),
                            "parameters": model.n_parameters, "validation_loss": card.training["validation_loss"]}
     if config.model.task == "classification":
-        row |= classification_scores(model)
+        row |= classify(model)
         raw = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
         if name == "default":
-            row["without_average"] = classification_scores(build_model(raw, card, "raw"))
+            row["without_average"] = classify(build_model(raw, card, "raw"))
     if config.model.task == "regression" or variant.network is networks.TwoHeads:
-        row |= regression_scores(model)
+        row |= regress(model)
     if seed == 0 and config.model.task == "classification" and not variant.same_cost:
         row["inference"] = inference_seconds(model)
     return row

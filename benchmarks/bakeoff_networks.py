@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from pfn import PFN, BarDistribution, PFNConfig
-from pfn.attention import Attention, norm
+from pfn.attention import Attention, attend, norm
 from pfn.encoder import CellEncoder, Scaling
 from pfn.network import EncodedContext, class_logits
 from priors import TaskBatch
@@ -43,8 +43,6 @@ class QASSMaxAttention(Attention):
             nn.init.zeros_(last.bias)
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        from pfn.attention import attend
-
         k, v = memory
         q = self._heads(self.query(x))
         log_n = torch.full((1, 1, 1), math.log(k.shape[2] / 256.0), dtype=x.dtype, device=x.device)
@@ -74,10 +72,6 @@ class SingleFeatures(PFN):
     def __init__(self, config: PFNConfig) -> None:
         super().__init__(config)
         self.cells = CellEncoder(config.embed_dim, (0,), 10_000)
-
-    @staticmethod
-    def n_tokens(n_features: int) -> int:
-        return 1 + n_features
 
 
 class ManyChannels(CellEncoder):
@@ -188,13 +182,8 @@ class Retrieval(PFN):
 
     def decode(self, context: EncodedContext, x: Tensor) -> Tensor:
         *memories, (keys, labels) = context.memories
-        features = self.cells(x, context.scaling)
-        unknown = self.unknown_target.to(features.dtype).expand(features.shape[0], 1, features.shape[2], -1)
-        cells = torch.cat([features, unknown], dim=1)
-        for block, memory in zip(self.blocks, memories, strict=True):
-            cells = block(cells, memory)
-        q, k = (t.unflatten(-1, (self.n_votes, -1)).transpose(1, 2)
-                for t in (self.decoder["query"](self._summary(cells)), keys))
+        queries = self.decoder["query"](self._summaries(replace(context, memories=tuple(memories)), x))
+        q, k = (t.unflatten(-1, (self.n_votes, -1)).transpose(1, 2) for t in (queries, keys))
         q = q * (self.sharpness.exp().view(-1, 1, 1) * q.shape[-1] ** -0.5).to(q.dtype)
         weights = (q @ k.transpose(-1, -2)).float().softmax(-1).mean(1)                      # (B, Q, C)
         return (weights @ labels.float() + 1e-4).log()
@@ -310,27 +299,14 @@ class TwoHeads(PFN):
     def encode_context(self, x: Tensor, y: Tensor) -> EncodedContext:
         if not y.is_floating_point():
             return super().encode_context(x, y)
-        target = Scaling.of(y.unsqueeze(-1))
-        z = target.apply(y.unsqueeze(-1)).to(self.unknown_target.dtype)
-        scaling = Scaling.of(x)
-        cells = torch.cat([self.cells(x, scaling), self.embed_real_target(z).unsqueeze(1)], dim=1)
-        thinking = self.thinking_rows.to(cells.dtype).expand(*cells.shape[:2], -1, -1)
-        cells = torch.cat([thinking, cells], dim=2)
-        memories = []
-        for block in self.blocks:
-            cells, memory = block.context_memory(cells)
-            memories.append(memory)
-            cells = block.read(cells, memory)
-        return EncodedContext(scaling, tuple(memories), target.mean.squeeze(-1), target.std.squeeze(-1))
+        target, scaling = Scaling.of(y.unsqueeze(-1)), Scaling.of(x)
+        embedded = self.embed_real_target(target.apply(y.unsqueeze(-1)).to(self.unknown_target.dtype))
+        location, scale = target.mean.squeeze(-1), target.std.squeeze(-1)
+        return EncodedContext(scaling, self._memories(x, scaling, embedded), location, scale)
 
     def decode(self, context: EncodedContext, x: Tensor) -> Tensor:
-        features = self.cells(x, context.scaling)
-        unknown = self.unknown_target.to(features.dtype).expand(features.shape[0], 1, features.shape[2], -1)
-        cells = torch.cat([features, unknown], dim=1)
-        for block, memory in zip(self.blocks, context.memories, strict=True):
-            cells = block(cells, memory)
-        summary = self.decoder_norm(torch.cat([cells[:, :-1].mean(1), cells[:, -1]], dim=-1))
-        return self.decoder(summary) if context.target_location.ndim == 0 else self.bars(summary)
+        head = self.decoder if context.target_location.ndim == 0 else self.bars
+        return head(self._summaries(context, x))
 
 
 def either_loss(model: PFN, batch: TaskBatch, weights: dict[str, Tensor] | None = None) -> Tensor:

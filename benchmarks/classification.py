@@ -12,11 +12,9 @@ the categories one-hot. Results are kept per dataset, seed and model, so a run o
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any
 
-from real_data import MAX_CLASSES, Models, main
+from real_data import MAX_CLASSES, Models, common_models, main
 
 from estimators.datasets import Split, read_dataset, split_dataset
 from estimators.evaluation import baseline_models
@@ -31,36 +29,8 @@ def load(path: Path, seed: int) -> Split | None:
     return split_dataset(dataset, seed) if dataset.n_classes <= MAX_CLASSES else None
 
 
-def _pfn(split: Split, args: argparse.Namespace) -> Any:
-    from estimators import PFNClassifier
-
-    return PFNClassifier(model=args.checkpoint, random_state=0)
-
-
-def _catboost(split: Split, _: argparse.Namespace) -> Any:
-    from catboost import CatBoostClassifier
-
-    return CatBoostClassifier(random_seed=0, verbose=False, thread_count=1, allow_writing_files=False)
-
-
-def _lightgbm(split: Split, _: argparse.Namespace) -> Any:
-    from lightgbm import LGBMClassifier
-
-    return LGBMClassifier(random_state=0, verbose=-1, n_jobs=1)
-
-
-def _xgboost(split: Split, _: argparse.Namespace) -> Any:
-    from xgboost import XGBClassifier
-
-    return XGBClassifier(random_state=0, n_jobs=1)
-
-
 MODELS: Models = {
-    "pfn": _pfn,
-    "catboost": _catboost,
-    "lightgbm": _lightgbm,
-    "xgboost": _xgboost,
-    "forest": lambda split, _: baseline_models("classification", split.categorical)["forest"],
+    **common_models("classification"),
     "logistic": lambda split, _: baseline_models("classification", split.categorical)["logistic"],
 }
 

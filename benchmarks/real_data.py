@@ -1,4 +1,4 @@
-"""What the two real-data benchmarks share: results kept per dataset, seed and model, of which the missing are computed."""
+"""What the two real-data benchmarks share: models, and results kept per dataset, seed and model, of which the missing are computed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,33 @@ import os
 import platform
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from estimators.datasets import Split, read_datasets, split_dataset
-from estimators.evaluation import fit_and_score, summary
+from estimators.evaluation import baseline_models, fit_and_score, summary
 
 MAX_CLASSES = 10
 Models = dict[str, Callable[[Split, argparse.Namespace], Any]]
+
+
+def common_models(task: str) -> Models:
+    """PFN at its defaults, three boosters at theirs on one thread, and a forest."""
+    kind = {"classification": "Classifier", "regression": "Regressor"}[task]
+
+    def model(module: str, prefix: str, **arguments: Any) -> Callable[[Split, argparse.Namespace], Any]:
+        return lambda split, _: getattr(import_module(module), prefix + kind)(**arguments)       # imported when it is asked for
+
+    return {
+        "pfn": lambda split, args: getattr(import_module("estimators"), f"PFN{kind}")(model=args.checkpoint, random_state=0),
+        "catboost": model("catboost", "CatBoost", random_seed=0, verbose=False, thread_count=1, allow_writing_files=False),
+        "lightgbm": model("lightgbm", "LGBM", random_state=0, verbose=-1, n_jobs=1),
+        "xgboost": model("xgboost", "XGB", random_state=0, n_jobs=1),
+        "forest": lambda split, _: baseline_models(task, split.categorical)["forest"],
+    }
 
 
 def compute(args: argparse.Namespace, models: Models) -> dict[str, Any]:

@@ -19,16 +19,14 @@ seed and model, so a run only computes what is missing:
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import numpy as np
-from real_data import Models, main
+from real_data import Models, common_models, main
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.model_selection import train_test_split
 
-from estimators.datasets import Split
 from estimators.evaluation import baseline_models, for_linear_models
 from estimators.metrics import Normal
 
@@ -75,37 +73,9 @@ class GaussianProcess:
         return Normal(*self.model.predict(self.columns.transform(X), return_std=True))
 
 
-def _pfn(split: Split, args: argparse.Namespace) -> Any:
-    from estimators import PFNRegressor
-
-    return PFNRegressor(model=args.checkpoint, random_state=0)
-
-
-def _catboost(split: Split, _: argparse.Namespace) -> Any:
-    from catboost import CatBoostRegressor
-
-    return CatBoostRegressor(random_seed=0, verbose=False, thread_count=1, allow_writing_files=False)
-
-
-def _lightgbm(split: Split, _: argparse.Namespace) -> Any:
-    from lightgbm import LGBMRegressor
-
-    return LGBMRegressor(random_state=0, verbose=-1, n_jobs=1)
-
-
-def _xgboost(split: Split, _: argparse.Namespace) -> Any:
-    from xgboost import XGBRegressor
-
-    return XGBRegressor(random_state=0, n_jobs=1)
-
-
 MODELS: Models = {
-    "pfn": _pfn,
-    "catboost": _catboost,
+    **common_models("regression"),
     "catboost-uncertainty": lambda split, _: UncertainCatBoost(),
-    "lightgbm": _lightgbm,
-    "xgboost": _xgboost,
-    "forest": lambda split, _: baseline_models("regression", split.categorical)["forest"],
     "ridge": lambda split, _: baseline_models("regression", split.categorical)["ridge"],
     "gp": lambda split, _: GaussianProcess(split.categorical),
 }

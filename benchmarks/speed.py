@@ -5,7 +5,6 @@ the others are medians of five. As many rows are predicted as are fitted. Everyt
 ensemble member reads 1000.
 
     python benchmarks/speed.py                                       # prints the table, writes results/speed.json
-    MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 python benchmarks/speed.py --sizes 500x10 --out speed_malloc.json
 """
 
 from __future__ import annotations

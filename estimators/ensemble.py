@@ -50,7 +50,7 @@ def make_views(
     max_context: int,
     random_state: np.random.RandomState,
 ) -> list[View]:
-    """One view for each member; every second one sees ranks in place of values, every third and fourth target scores.
+    """One view for each member; every second one sees ranks in place of values, the last two of four target scores.
 
     Columns that are constant in the context are left out. Tables wider than `max_features` are dealt out in turn, so
     that few columns go unseen; contexts longer than `max_context` are subsampled, stratified by class.

@@ -30,7 +30,7 @@ class PFNRegressor(RegressorMixin, PFNEstimator):
     ----------
     n_estimators : int, default=4
         Forward passes whose densities are averaged; they differ in the order of features, every second one sees ranks in
-        place of values, and every third and fourth normal scores in place of targets, which tames skewed ones. 1 shows the
+        place of values, and the last two of every four normal scores in place of targets, which tames skewed ones. 1 shows the
         network the table as it is, which suits a prior of your own.
     model : str, path or PFN, default="regressor"
         Bundled weights, a checkpoint of your own, or a network returned by `pfn.pretrain`.

@@ -37,6 +37,8 @@ class PFNConfig:
         tables are worth little (`benchmarks/bakeoff.py`), and they cost inference nearly twice as much.
     residual_decay : float
         Factor on the residual stream at the start of each layer.
+    cell_ranks : bool
+        Whether a cell is also shown as its rank in the context's column.
     """
 
     task: Literal["classification", "regression"] = "classification"
@@ -49,6 +51,7 @@ class PFNConfig:
     feature_shifts: tuple[int, ...] = (0, 1, 3)
     dense_features: int = 6
     residual_decay: float = 0.95
+    cell_ranks: bool = False
 
     def __post_init__(self) -> None:
         if self.task not in ("classification", "regression"):
@@ -125,7 +128,7 @@ class PFN(nn.Module):
         super().__init__()
         self.config = config
         width = config.embed_dim
-        self.cells = CellEncoder(width, config.feature_shifts, config.dense_features)
+        self.cells = CellEncoder(width, config.feature_shifts, config.dense_features, config.cell_ranks)
         if config.task == "classification":
             self.embed_target: nn.Module = nn.Embedding(config.n_outputs, width)
         else:
@@ -161,7 +164,7 @@ class PFN(nn.Module):
 
     def encode_context(self, x: Tensor, y: Tensor) -> EncodedContext:
         """Read a context once: x (B, C, F), y (B, C) class indices or real targets."""
-        scaling = Scaling.of(x)
+        scaling = Scaling.of(x, self.config.cell_ranks)
         location, scale = y.new_zeros((), dtype=torch.float32), y.new_ones((), dtype=torch.float32)
         if self.config.task == "regression":
             target = Scaling.of(y.unsqueeze(-1))
@@ -169,6 +172,10 @@ class PFN(nn.Module):
             embedded = self.embed_target(target.apply(y.unsqueeze(-1)).to(self.unknown_target.dtype))
         else:
             embedded = self.embed_target(y)                                          # (B, C, E)
+        return EncodedContext(scaling, self._memories(x, scaling, embedded), location, scale)
+
+    def _memories(self, x: Tensor, scaling: Scaling, embedded: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+        """What queries read in each layer of a context x (B, C, F) with embedded targets (B, C, E)."""
         cells = torch.cat([self.cells(x, scaling), embedded.unsqueeze(1)], dim=1)    # (B, T, C, E)
         thinking = self.thinking_rows.to(cells.dtype).expand(*cells.shape[:2], -1, -1)
         cells = torch.cat([thinking, cells], dim=2)
@@ -179,17 +186,20 @@ class PFN(nn.Module):
             memories.append(memory)
             if position + 1 < len(self.blocks):                                      # nobody reads the last layer's output
                 cells = block.read(cells, memory)
-        return EncodedContext(scaling, tuple(memories), location, scale)
+        return tuple(memories)
 
     def decode(self, context: EncodedContext, x: Tensor) -> Tensor:
         """Logits (B, Q, n_outputs) of query rows x (B, Q, F)."""
+        return self.decoder(self._summaries(context, x))
+
+    def _summaries(self, context: EncodedContext, x: Tensor) -> Tensor:
+        """What the decoder sees of query rows x (B, Q, F), (B, Q, 2E)."""
         features = self.cells(x, context.scaling)
         unknown = self.unknown_target.to(features.dtype).expand(features.shape[0], 1, features.shape[2], -1)
         cells = torch.cat([features, unknown], dim=1)
         for block, memory in zip(self.blocks, context.memories, strict=True):
             cells = block(cells, memory)
-        summary = torch.cat([cells[:, :-1].mean(1), cells[:, -1]], dim=-1)           # (B, Q, 2E)
-        return self.decoder(self.decoder_norm(summary))
+        return self.decoder_norm(torch.cat([cells[:, :-1].mean(1), cells[:, -1]], dim=-1))
 
 
 def class_logits(logits: Tensor, n_classes: Tensor) -> Tensor:

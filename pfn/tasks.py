@@ -78,7 +78,7 @@ def prior_borders(config: PretrainConfig) -> Tensor:
     low, high = config.sizes.features
     shape = TaskShape(256, 128, round(math.sqrt(low * high)), 64)
     targets = []
-    for number in range(math.ceil(256 * config.model.n_outputs / (256 * 64))):
+    for number in range(math.ceil(config.model.n_outputs / 64)):                      # 256 targets for each bar
         batch = config.prior.sample(shape, generator=step_generator(config.seed, number, purpose="borders"))
         context = batch.y[:, :64]
         scale = context.std(1, keepdim=True, correction=0)

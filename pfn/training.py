@@ -16,16 +16,10 @@ from pfn.checkpoint import build_model, write_tensors
 from pfn.config import PretrainConfig
 from pfn.log import RunLog, StepRecord
 from pfn.network import PFN
-from pfn.optimizer import make_optimizers
 from pfn.parallel import Processes, join_processes
 from pfn.state import RunState
-from pfn.tasks import TaskStream, draw_batches, prior_borders, step_generator, task_loss
+from pfn.tasks import TaskStream, draw_batches, task_loss
 from priors import TaskBatch
-
-__all__ = [
-    "PretrainConfig", "draw_batches", "make_optimizers", "pretrain", "prior_borders", "step_generator", "task_loss",
-    "validation_loss",
-]
 
 _MAX_SKIPPED_IN_A_ROW = 50
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import torch
 from torch import Tensor
 
 from priors.draw import Draw, standardise
-from priors.task import Prior, TaskBatch, TaskShape, check_generator
+from priors.task import Prior, TaskBatch
+from priors.transforms import TransformedTarget, check_probability
 
 
 def additive_target(x: Tensor, draw: Draw) -> Tensor:
@@ -43,18 +42,11 @@ def additive_target(x: Tensor, draw: Draw) -> Tensor:
     return standardise(total + total.std(1, keepdim=True, correction=0) * (product * strength).sum(2))
 
 
-@dataclass(frozen=True)
-class _WithAdditiveTarget:
-    prior: Prior
-    probability: float
+class _WithAdditiveTarget(TransformedTarget):
+    made_by = "with_additive_target"
 
-    def sample(self, shape: TaskShape, *, generator: torch.Generator) -> TaskBatch:
-        draw = Draw(check_generator(generator))
-        batch = self.prior.sample(shape, generator=generator)
-        if batch.n_classes is not None:
-            raise ValueError(f"{self.prior!r} draws classes; with_additive_target() is for priors with real targets.")
-        active = draw.chance(len(batch), 1, p=self.probability)
-        return replace(batch, y=torch.where(active, additive_target(batch.x, draw), batch.y))
+    def target(self, batch: TaskBatch, draw: Draw) -> Tensor:
+        return additive_target(batch.x, draw)
 
 
 def with_additive_target(prior: Prior, *, probability: float = 0.25) -> Prior:
@@ -67,6 +59,4 @@ def with_additive_target(prior: Prior, *, probability: float = 0.25) -> Prior:
     ----------
     .. [1] J. H. Friedman, "Multivariate Adaptive Regression Splines", Annals of Statistics 1991, for the flavour.
     """
-    if not 0 <= probability <= 1:
-        raise ValueError(f"probability={probability!r} is no probability; use a number in [0, 1].")
-    return _WithAdditiveTarget(prior, probability)
+    return _WithAdditiveTarget(prior, check_probability("probability", probability))

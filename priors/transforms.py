@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from priors.hebo import kumaraswamy
 from priors.task import Prior, TaskBatch, TaskShape, check_generator
 
 
-def _check_probability(name: str, value: float) -> float:
+def check_probability(name: str, value: float) -> float:
     if not 0 <= value <= 1:
         raise ValueError(f"{name}={value!r} is no probability; use a number in [0, 1].")
     return value
@@ -154,12 +155,31 @@ class _WithMissing(_Transformed):
         return x.masked_fill(missing | unrecorded, torch.nan)
 
 
-class _WithTargetNoise(_Transformed):
+@dataclass(frozen=True)
+class TransformedTarget:
+    """A prior whose real targets `target` replaces; what every wrapper of targets shares."""
+
+    prior: Prior
+    probability: float
+    made_by: ClassVar[str]                                                            # the public function, for messages
+
     def sample(self, shape: TaskShape, *, generator: torch.Generator) -> TaskBatch:
         draw = Draw(check_generator(generator))
         batch = self.prior.sample(shape, generator=generator)
         if batch.n_classes is not None:
-            raise ValueError(f"{self.prior!r} draws classes; with_target_noise() is for priors with real targets.")
+            raise ValueError(f"{self.prior!r} draws classes; {self.made_by}() is for priors with real targets.")
+        changed = self.target(batch, draw)
+        return replace(batch, y=torch.where(draw.chance(len(batch), 1, p=self.probability), changed, batch.y))
+
+    def target(self, batch: TaskBatch, draw: Draw) -> Tensor:
+        """The new targets (B, R)."""
+        raise AssertionError("wrappers override this")
+
+
+class _WithTargetNoise(TransformedTarget):
+    made_by = "with_target_noise"
+
+    def target(self, batch: TaskBatch, draw: Draw) -> Tensor:
         tasks, rows, n_features = batch.x.shape
         y = standardise(batch.y)
         low, high = y.amin(1, keepdim=True), y.amax(1, keepdim=True)
@@ -183,21 +203,17 @@ class _WithTargetNoise(_Transformed):
         heavy = draw.chance(tasks, 1, p=0.3)
         noise = torch.where(heavy, student, draw.normal(tasks, rows)) * spread
         noise = noise * draw.log_uniform(tasks, 1, low=0.01, high=1.0) * draw.chance(tasks, 1, p=0.7)
-        active = draw.chance(tasks, 1, p=self.probability)
-        return replace(batch, y=torch.where(active, standardise(shaped + noise), batch.y))
+        return standardise(shaped + noise)
 
 
-class _WithNormalScores(_Transformed):
-    def sample(self, shape: TaskShape, *, generator: torch.Generator) -> TaskBatch:
-        draw = Draw(check_generator(generator))
-        batch = self.prior.sample(shape, generator=generator)
-        if batch.n_classes is not None:
-            raise ValueError(f"{self.prior!r} draws classes; with_normal_scores() is for priors with real targets.")
-        ordered = batch.y.sort(1).values
-        below = torch.searchsorted(ordered, batch.y.contiguous())                     # equal targets share their middle rank
-        middle = (below + torch.searchsorted(ordered, batch.y.contiguous(), right=True)) / 2
-        scores = torch.special.ndtri(middle / batch.y.shape[1])
-        return replace(batch, y=torch.where(draw.chance(len(batch), 1, p=self.probability), scores, batch.y))
+class _WithNormalScores(TransformedTarget):
+    made_by = "with_normal_scores"
+
+    def target(self, batch: TaskBatch, draw: Draw) -> Tensor:
+        y = batch.y.contiguous()
+        ordered = y.sort(1).values                                                    # equal targets share their middle rank
+        middle = (torch.searchsorted(ordered, y) + torch.searchsorted(ordered, y, right=True)) / 2
+        return torch.special.ndtri(middle / y.shape[1])
 
 
 def with_warps(prior: Prior, *, probability: float = 0.5) -> Prior:
@@ -205,7 +221,7 @@ def with_warps(prior: Prior, *, probability: float = 0.5) -> Prior:
 
     Only the columns change: what the target depends on stays as it was (TabICLv2's warps reach the target).
     """
-    return _WithWarps(prior, _check_probability("probability", probability))
+    return _WithWarps(prior, check_probability("probability", probability))
 
 
 def with_categoricals(prior: Prior, *, probability: float = 0.35) -> Prior:
@@ -214,12 +230,12 @@ def with_categoricals(prior: Prior, *, probability: float = 0.35) -> Prior:
     Columns have 2 – 12 categories, a tenth of them up to 200. Frequencies are Dirichlet(1), or Zipf in columns with many
     categories; codes are 0 … K-1 over the categories that occur. The share of categorical columns varies from none to all.
     """
-    return _WithCategoricals(prior, _check_probability("probability", probability))
+    return _WithCategoricals(prior, check_probability("probability", probability))
 
 
 def with_distractors(prior: Prior, *, probability: float = 0.3) -> Prior:
     """Replace columns of `prior` by noise or by noisy copies of other columns, in this share of its tasks."""
-    return _WithDistractors(prior, _check_probability("probability", probability))
+    return _WithDistractors(prior, check_probability("probability", probability))
 
 
 def with_missing(prior: Prior, *, probability: float = 0.3) -> Prior:
@@ -229,7 +245,7 @@ def with_missing(prior: Prior, *, probability: float = 0.3) -> Prior:
     dependence of their own value (half, a quarter, a quarter of the columns). In a tenth of the tasks the gaps of all
     columns fall on the same rows. One column in a hundred (never the first) has no value at all in the context.
     """
-    return _WithMissing(prior, _check_probability("probability", probability))
+    return _WithMissing(prior, check_probability("probability", probability))
 
 
 def with_target_noise(prior: Prior, *, probability: float = 0.8) -> Prior:
@@ -239,7 +255,7 @@ def with_target_noise(prior: Prior, *, probability: float = 0.8) -> Prior:
     below. Seven of ten get noise of 1 % to 100 % of the target's standard deviation; its scale depends on a feature or on
     the target in two of five tasks, and its tails are those of Student's t in three of ten.
     """
-    return _WithTargetNoise(prior, _check_probability("probability", probability))
+    return _WithTargetNoise(prior, check_probability("probability", probability))
 
 
 def with_normal_scores(prior: Prior, *, probability: float = 0.2) -> Prior:
@@ -247,4 +263,4 @@ def with_normal_scores(prior: Prior, *, probability: float = 0.2) -> Prior:
 
     A network that has seen such tasks can be shown the ranks of a skewed target; equal targets share their middle rank.
     """
-    return _WithNormalScores(prior, _check_probability("probability", probability))
+    return _WithNormalScores(prior, check_probability("probability", probability))
