@@ -38,7 +38,7 @@ from torch import nn
 from estimators import PFNClassifier
 from estimators.datasets import Split, read_datasets, split_dataset
 from estimators.distribution import PredictiveDistribution
-from estimators.inference import query_logits
+from estimators.inference import Pass, run_passes
 from estimators.metrics import classification_scores, regression_scores
 from estimators.table import TableEncoder
 from pfn import PFN, BarDistribution, PFNConfig, PretrainConfig, TaskSizes, pretrain, state, training
@@ -181,8 +181,9 @@ def regress(model: PFN) -> dict[str, float]:
     for split in real_splits("regression"):
         encoder, location, scale = TableEncoder().fit(split.X), float(split.y.mean()), float(split.y.std())
         z = ((split.y - location) / scale).astype(np.float32)
-        logits = query_logits(model, encoder.transform(split.X), z, encoder.transform(split.X_test))
-        posterior = PredictiveDistribution(bars.posterior(torch.from_numpy(logits)), location, scale)
+        x, x_test = (torch.from_numpy(encoder.transform(part)) for part in (split.X, split.X_test))
+        logits = run_passes(model, [Pass(x, torch.from_numpy(z), None, x_test)])[0]
+        posterior = PredictiveDistribution(bars.posterior(logits), location, scale)
         found.append(regression_scores(split.y_test, posterior, scale))
     return {metric: float(np.mean([scores[metric] for scores in found])) for metric in ("rmse", "nll")}
 

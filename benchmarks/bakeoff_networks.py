@@ -182,7 +182,7 @@ class Retrieval(PFN):
 
     def decode(self, context: EncodedContext, x: Tensor) -> Tensor:
         *memories, (keys, labels) = context.memories
-        queries = self.decoder["query"](self._summaries(replace(context, memories=tuple(memories)), x))
+        queries = self.decoder["query"](self.represent(replace(context, memories=tuple(memories)), x))
         q, k = (t.unflatten(-1, (self.n_votes, -1)).transpose(1, 2) for t in (queries, keys))
         q = q * (self.sharpness.exp().view(-1, 1, 1) * q.shape[-1] ** -0.5).to(q.dtype)
         weights = (q @ k.transpose(-1, -2)).float().softmax(-1).mean(1)                      # (B, Q, C)
@@ -306,7 +306,7 @@ class TwoHeads(PFN):
 
     def decode(self, context: EncodedContext, x: Tensor) -> Tensor:
         head = self.decoder if context.target_location.ndim == 0 else self.bars
-        return head(self._summaries(context, x))
+        return head(self.represent(context, x))
 
 
 def either_loss(model: PFN, batch: TaskBatch, weights: dict[str, Tensor] | None = None) -> Tensor:

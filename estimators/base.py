@@ -1,69 +1,197 @@
-"""What the classifier and the regressor share: parameters, the network, the table in the network's units."""
+"""What the classifier and the regressor share: parameters, the network, the table in its terms, contexts that are kept."""
 
 from __future__ import annotations
 
 import copy
 import os
+import warnings
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import assert_all_finite, check_consistent_length, column_or_1d
+from sklearn.utils.validation import _check_sample_weight, assert_all_finite, check_consistent_length, column_or_1d
+from torch import Tensor
 
-from estimators.inference import resolve_device, resolve_precision
+from estimators.context import Table
+from estimators.ensemble import Part, View
+from estimators.inference import (
+    Pass,
+    bytes_per_context_row,
+    encode,
+    in_blocks,
+    memory_bytes,
+    resolve_device,
+    resolve_precision,
+)
+from estimators.persistence import Persistence
 from estimators.table import TableEncoder, as_table
 from pfn import PFN, load_pretrained
+from pfn.checkpoint import bundled_weights
+from pfn.network import EncodedContext
+
+_CONTEXTS = ("auto", "full", "subsample", "local")
 
 
-class PFNEstimator(BaseEstimator):
+@dataclass(frozen=True)
+class Question:
+    """Queries that one part of one member is asked."""
+
+    member: int
+    part: int
+    queries: np.ndarray                                             # numbers of the rows
+    x: Tensor                                                       # (len(queries), n_columns), as the member sees them
+
+
+class PFNEstimator(Persistence):
     """Base of the estimators around one network; `fit` of a subclass calls the methods here in the order they stand."""
 
     n_estimators: int
     model: str | os.PathLike[str] | PFN
     device: str | torch.device
     precision: str
+    context: str
     max_context: int
+    memory_limit: float
+    random_state: int | np.random.RandomState | None
+    _several_targets = False                                        # whether y may have several columns
+    _table: Table
+    _views: list[View]
 
     def _check_parameters(self) -> None:
         for name in ("n_estimators", "max_context"):
             value = getattr(self, name)
             if not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"{name}={value!r} is not a positive integer.")
+        if self.context not in _CONTEXTS:
+            raise ValueError(f"context={self.context!r} is unknown; use one of {', '.join(map(repr, _CONTEXTS))}.")
+        if not isinstance(self.memory_limit, (int, float)) or not self.memory_limit > 0:
+            raise ValueError(f"memory_limit={self.memory_limit!r} is no positive number of GiB.")
 
-    def _read(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
-        """The table and the target, checked by scikit-learn's rules."""
+    def _read(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, np.ndarray, np.ndarray | None]:
+        """The table, the target and the weights, checked by scikit-learn's rules; without the rows of weight 0."""
         if y is None:
             raise ValueError(
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y is None."
             )
         table = as_table(self, X, reset=True)
-        y = column_or_1d(y, warn=True)
+        y = np.asarray(y)
+        y = y if y.ndim == 2 and y.shape[1] > 1 and self._several_targets else column_or_1d(y, warn=True)
         check_consistent_length(table, y)
         assert_all_finite(y, input_name="y")
-        return table, y
+        if sample_weight is None:
+            return table, y, None
+        weight = _check_sample_weight(sample_weight, table, dtype=np.float64, ensure_non_negative=True)
+        kept = weight > 0
+        if not kept.any():
+            raise ValueError("sample_weight is zero for every row; give at least one row a positive weight.")
+        return (table[kept] if isinstance(table, np.ndarray) else table.iloc[kept]), y[kept], weight[kept]
 
     def _load(self, task: str, verb: str) -> PFN:
-        """The network on its device, in its precision; sets `model_`. Returns it as it was before, in float32."""
-        original = self.model if isinstance(self.model, PFN) else load_pretrained(self.model)
+        """Set `model_`, and return it as it was before, in float32."""
+        original = self._original()
         if original.config.task != task:
             raise ValueError(f"model={self.model!r} is a {original.config.task} network; use one that {verb}.")
-        device = resolve_device(self.device)
-        # A copy: the network that was passed in keeps its device and precision.
-        self.model_ = copy.deepcopy(original).to(device, resolve_precision(self.precision, device))
+        self._set_network(original)
         return original
+
+    def _source(self) -> str | os.PathLike[str] | PFN:
+        return self.__dict__.get("_tuned", self.model)              # fine_tune sets _tuned
+
+    def _original(self) -> PFN:
+        source = self._source()
+        return source if isinstance(source, PFN) else load_shared(source)
+
+    def _set_network(self, network: PFN) -> None:
+        device = resolve_device(self.device)
+        precision = resolve_precision(self.precision, device)
+        source = self._source()
+        if source in bundled_weights():
+            self.model_ = _load_bundled(str(source), device, precision)
+        else:                                                       # a copy: the network that was passed in stays as it is
+            self.model_ = copy.deepcopy(network).to(device, precision).requires_grad_(False)
+        self._contexts: dict[tuple[int, int], EncodedContext] = {}
 
     def _encode(self, table: Any) -> np.ndarray:
         """The training table as the matrix that networks read, (n, f) float32; sets the encoder."""
         self._encoder = TableEncoder().fit(table)
         return self._encoder.transform(table)
 
-    def _encode_queries(self, X: Any) -> np.ndarray:
-        return self._encoder.transform(as_table(self, X, reset=False))
+    def _encode_queries(self, X: Any) -> Tensor:
+        return torch.from_numpy(self._encoder.transform(as_table(self, X, reset=False)))
 
-    def _max_features(self) -> int:
+    def _view_settings(self) -> dict[str, Any]:
+        """Arguments of `make_views` that both tasks share."""
         card = self.model_.card
-        return card.envelope.max_features if card is not None else self.n_features_in_
+        n_features = self._table.x.shape[1]
+        max_features = card.envelope.max_features if card is not None else n_features
+        return {
+            "n_estimators": self.n_estimators,
+            "max_features": max_features,
+            "max_context": self._context_rows(min(n_features, max_features)),
+            "local": self.context == "local",
+        }
+
+    def _context_rows(self, n_features: int) -> int:
+        """Most rows that a member reads: `max_context`, all with context="full", and no more than the memory allows."""
+        wanted = len(self._table) if self.context == "full" else self.max_context
+        itemsize = next(self.model_.parameters()).element_size()
+        row = bytes_per_context_row(self.model_.config, n_features, itemsize)
+        possible = max(int(self.memory_limit * 2**30 / row), 16)
+        if min(wanted, len(self._table)) > possible:
+            warnings.warn(
+                f"a context of {wanted} rows needs about {wanted * row / 2**30:.1f} GiB, more than memory_limit="
+                f"{self.memory_limit} GiB; each member reads {possible} rows instead.",
+                stacklevel=4,
+            )
+            return possible
+        return wanted
+
+    def _questions(self, x: Tensor) -> list[Question]:
+        """What the members have to be asked for queries x (n, f)."""
+        questions = []
+        for member, view in enumerate(self._views):
+            seen = view.features(self._table, x)
+            for part, queries in enumerate(view.queries_of(self._table, x)):
+                if len(queries):
+                    questions.append(Question(member, part, queries, seen[torch.from_numpy(queries)]))
+        return questions
+
+    def _targets(self, view: View, rows: np.ndarray, part: Part) -> np.ndarray:
+        """What a member sees of the targets of these rows of the table."""
+        raise NotImplementedError
+
+    def _shown(
+        self, view: View, rows: np.ndarray, part: Part, weights: np.ndarray | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Features, targets and weights of rows of the table as a member reads them; `weights` (n,) for other weights."""
+        x = view.features(self._table, torch.from_numpy(self._table.x[rows]))
+        weight = (self._table.weight if weights is None else weights)[rows]
+        y = torch.from_numpy(self._targets(view, rows, part))
+        return x, y, None if (weight == 1).all() else torch.from_numpy(weight)
+
+    def _pass(self, question: Question) -> Pass:
+        view = self._views[question.member]
+        part = view.parts[question.part]
+        return Pass(*self._shown(view, part.rows, part), question.x)
+
+    def _ask(self, questions: list[Question], what: str = "decode") -> list[Tensor]:
+        """Answers, each (len(queries), ...) float64, from contexts that are encoded once and kept for the next call."""
+        function = getattr(self.model_, what)
+        return [in_blocks(function, self._context(q.member, q.part), q.x.unsqueeze(0))[0] for q in questions]
+
+    def _context(self, member: int, part: int) -> EncodedContext:
+        kept = self._contexts
+        if (member, part) in kept:
+            return kept[member, part]
+        view = self._views[member]
+        with torch.no_grad():
+            context = encode(self.model_, *self._shown(view, view.parts[part].rows, view.parts[part]))
+        used = sum(memory_bytes(other) for other in list(kept.values()))
+        if used + memory_bytes(context) <= self.memory_limit * 2**30 / 4:
+            kept[member, part] = context
+        return context
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -71,3 +199,15 @@ class PFNEstimator(BaseEstimator):
         tags.input_tags.string = True
         tags.input_tags.categorical = True
         return tags
+
+
+def load_shared(model: str | os.PathLike[str]) -> PFN:
+    """A network that nobody changes: bundled weights are read from disk once."""
+    if isinstance(model, str) and model in bundled_weights():
+        return _load_bundled(model, None, None)
+    return load_pretrained(model)
+
+
+@cache
+def _load_bundled(name: str, device: torch.device | None, precision: torch.dtype | None) -> PFN:
+    return load_pretrained(name).to(device, precision)

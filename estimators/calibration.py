@@ -12,6 +12,7 @@ _LOG_STD = 0.5                                                      # prior: tem
 def fit_temperature(
     logits: np.ndarray,     # (n, n_classes), of rows that the network did not have as context
     label: np.ndarray,      # (n,)
+    weight: np.ndarray | None = None,
 ) -> float:
     """Temperature T that maximises the posterior of softmax(logits / T), with a log-normal prior around 1.
 
@@ -25,7 +26,7 @@ def fit_temperature(
 
     def negative_log_posterior(log_temperature: float) -> float:
         log_p = log_softmax(logits * np.exp(-log_temperature), axis=1)[rows, label]
-        return -float(log_p.sum()) + 0.5 * (log_temperature / _LOG_STD) ** 2
+        return -float(log_p.sum() if weight is None else weight @ log_p) + 0.5 * (log_temperature / _LOG_STD) ** 2
 
     best = minimize_scalar(negative_log_posterior, bounds=(-np.log(8.0), np.log(4.0)), method="bounded")
     return float(np.exp(best.x))

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import softmax
-from sklearn.base import ClassifierMixin
+from sklearn.base import ClassifierMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
-from estimators.base import PFNEstimator
+from estimators.base import Question
 from estimators.calibration import fit_temperature
-from estimators.ensemble import View, canonical_classes, canonical_rows, make_views
-from estimators.inference import query_logits
+from estimators.context import Table
+from estimators.ensemble import Part, View, canonical_classes, make_views
+from estimators.explanations import Explanations
+from estimators.finetuning import FineTuning, TableTasks
+from estimators.inference import Pass, run_grouped, run_passes
+from estimators.many_classes import class_tree
 from pfn import PFN
 
+ClassSlots = Callable[[int, np.random.RandomState], Sequence[np.ndarray]]
 
-class PFNClassifier(ClassifierMixin, PFNEstimator):
+
+class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
     """Class probabilities for small tables in one forward pass, without training or tuning.
 
     A transformer that was pretrained on synthetic tables reads the training rows as context and outputs an
@@ -42,16 +49,20 @@ class PFNClassifier(ClassifierMixin, PFNEstimator):
     temperature : float or "auto", default="auto"
         Divides the logits before the softmax. "auto" predicts each half of the training rows from the other and takes
         the value that suits them, at the cost of about one more member; 1.0 leaves the network's own confidence.
+    context : {"auto", "full", "subsample", "local"}, default="auto"
+        What members read of tables longer than `max_context`: "full" all of it, "subsample" another stratified sample
+        each, "local" the rows nearest to the query's cell of the table. "auto" is "subsample".
     max_context : int, default=1000
-        Largest number of training rows that a member reads; from longer tables each member reads another stratified
-        sample.
+        Largest number of training rows that a member reads at once.
+    memory_limit : float, default=8.0
+        GiB that one member may need; contexts that would need more are cut down, with a warning.
     random_state : int, RandomState or None, default=None
         Decides the orders and samples of the members; pass an int for reproducible probabilities.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels in sorted order.
+        Class labels in sorted order. More than the network's outputs are predicted by a tree of choices.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Only when X had string column names.
@@ -90,7 +101,9 @@ class PFNClassifier(ClassifierMixin, PFNEstimator):
         device: str | torch.device = "auto",
         precision: str = "auto",
         temperature: float | str = "auto",
+        context: str = "auto",
         max_context: int = 1000,
+        memory_limit: float = 8.0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.n_estimators = n_estimators
@@ -98,10 +111,12 @@ class PFNClassifier(ClassifierMixin, PFNEstimator):
         self.device = device
         self.precision = precision
         self.temperature = temperature
+        self.context = context
         self.max_context = max_context
+        self.memory_limit = memory_limit
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any) -> PFNClassifier:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> PFNClassifier:
         """Store the table as context and calibrate the confidence on it; no weight is trained.
 
         Parameters
@@ -109,7 +124,9 @@ class PFNClassifier(ClassifierMixin, PFNEstimator):
         X : array-like or DataFrame of shape (n_samples, n_features)
             Numbers, booleans, strings, categoricals or dates; NaN, None and pandas' NA are missing values.
         y : array-like of shape (n_samples,)
-            Class labels of any type that sorts.
+            Class labels of any type that sorts; any number of classes.
+        sample_weight : array-like of shape (n_samples,), optional
+            An integer weight is that many copies of the row; 0 leaves it out.
 
         Returns
         -------
@@ -119,43 +136,15 @@ class PFNClassifier(ClassifierMixin, PFNEstimator):
         Raises
         ------
         ValueError
-            If there are more classes than the network has outputs, if X holds infinite values, or if y is missing,
-            continuous, or of another length than X.
+            If X holds infinite values, if y is missing, continuous, or of another length than X, or if weights are
+            negative or all zero.
         """
-        self._check_parameters()
-        if self.temperature != "auto" and not (isinstance(self.temperature, (int, float)) and self.temperature > 0):
-            raise ValueError(f"temperature={self.temperature!r} is neither 'auto' nor a positive number; 1.0 is neutral.")
-        table, y = self._read(X, y)
-        check_classification_targets(y)
-        self.classes_, label = np.unique(y, return_inverse=True)
-        self._load("classification", "classifies")
-        n_classes = len(self.classes_)
-        if n_classes > self.model_.config.n_outputs:
-            raise ValueError(
-                f"y has {n_classes} classes but model={self.model!r} predicts at most {self.model_.config.n_outputs}; "
-                "merge rare classes, or wrap it in sklearn.multiclass.OutputCodeClassifier."
-            )
-        x = self._encode(table)
-        self._rank_of_class = canonical_classes(x, label, n_classes)
-        label = self._rank_of_class[label]
-        order = canonical_rows(x, label)
-        self._x, self._y = x[order], label[order]
-        random_state = check_random_state(self.random_state)
-        self._views = make_views(
-            self._x,
-            self._y,
-            n_estimators=self.n_estimators,
-            n_classes=n_classes,
-            max_features=self._max_features(),
-            max_context=self.max_context,
-            random_state=random_state,
-        )
-        auto = self.temperature == "auto"
-        self.temperature_ = self._cross_fit_temperature(random_state) if auto else float(self.temperature)
-        return self
+        return super().fit(X, y, sample_weight)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Posterior predictive probability of each class.
+
+        The context is encoded by the first call and kept for the next, if it takes less than a quarter of `memory_limit`.
 
         Parameters
         ----------
@@ -169,28 +158,196 @@ class PFNClassifier(ClassifierMixin, PFNEstimator):
         """
         check_is_fitted(self)
         x = self._encode_queries(X)
-        logits = [self._member_logits(view, view.rows, x) for view in self._views]
-        return softmax(np.mean(logits, axis=0) / self.temperature_, axis=1)[:, self._rank_of_class]
+        questions = self._questions(x)
+        return self._probabilities(questions, self._ask(questions), len(x)).numpy()
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithm of `predict_proba`."""
+        return np.log(self.predict_proba(X))
 
     def predict(self, X: Any) -> np.ndarray:
         """Most probable class of each row, (n_samples,)."""
         winner = self.predict_proba(X).argmax(1)                     # first, so that an unfitted estimator says so
         return self.classes_[winner]
 
-    def _member_logits(self, view: View, rows: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Logits (len(x), n_classes) by canonical class, from one view with these rows of the table as context."""
-        context, slots = view.features(self._x[rows]), view.classes[self._y[rows]]
-        return query_logits(self.model_, context, slots, view.features(x))[:, view.classes]
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Log-odds of the second of two classes, (n_samples,), or log-probabilities of more, (n_samples, n_classes)."""
+        log_p = self.predict_log_proba(X)
+        return log_p[:, 1] - log_p[:, 0] if log_p.shape[1] == 2 else log_p
 
-    def _cross_fit_temperature(self, random_state: np.random.RandomState) -> float:
-        """Temperature for which one half of the context, predicted from the other, is most probable; and vice versa."""
-        half = random_state.permutation(len(self._x)) % 2
-        logits, labels = [], []
+    def predict_proba_many(self, tables: Iterable[tuple[Any, Any, Any]]) -> list[np.ndarray]:
+        """Fit and predict many tables, several of them in one forward pass.
+
+        For cross-validation, jackknife and optimisation loops, where the tables are small and alike. Every table gets the
+        answer that a clone of this estimator would give after `fit(X, y).predict_proba(X_query)`.
+
+        Parameters
+        ----------
+        tables : iterable of (X, y, X_query)
+            As for `fit` and `predict_proba`.
+
+        Returns
+        -------
+        list of ndarray of shape (n_queries, n_classes)
+            Columns in the order of the table's sorted labels.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.model_selection import KFold
+        >>> X, y = load_iris(return_X_y=True)
+        >>> folds = KFold(10, shuffle=True, random_state=0).split(X)
+        >>> p = PFNClassifier(1).predict_proba_many((X[train], y[train], X[test]) for train, test in folds)
+        >>> len(p), p[0].shape
+        (10, (15, 3))
+        """
+        fitted, queries, halves = [], [], []
+        for X, y, X_query in tables:
+            estimator = clone(self)
+            halves.append(estimator._prepare(X, y, None))
+            queries.append(estimator._encode_queries(X_query))
+            fitted.append(estimator)
+        if not fitted:
+            return []
+        model = fitted[0].model_
+        for estimator, logits in zip(fitted, run_grouped(model, halves), strict=True):
+            estimator._set_temperature(logits)
+        questions = [estimator._questions(x) for estimator, x in zip(fitted, queries, strict=True)]
+        passes = [[estimator._pass(q) for q in own] for estimator, own in zip(fitted, questions, strict=True)]
+        answers = run_grouped(model, passes)
+        return [
+            estimator._probabilities(own, logits, len(x)).numpy()
+            for estimator, own, logits, x in zip(fitted, questions, answers, queries, strict=True)
+        ]
+
+    def torch_predict_proba(self, X: Tensor) -> Tensor:
+        """`predict_proba` as a differentiable function, for moving a design towards a class.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n_samples, n_features)
+            In the units of the table that was fitted, all of whose columns must be numbers. May require gradients.
+
+        Returns
+        -------
+        Tensor of shape (n_samples, n_classes), float64, on the CPU
+            Its gradients with respect to X are exact but for the precision of the layers; choose `precision="float32"`
+            where they matter.
+
+        Raises
+        ------
+        TypeError
+            If X is no floating-point tensor, or if the fitted table has columns that are not numbers.
+        """
+        check_is_fitted(self)
+        x = self._encoder.transform_tensor(X)
+        questions = self._questions(x)
+        return self._probabilities(questions, self._ask(questions), len(x))
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any) -> PFNClassifier:
+        halves = self._prepare(X, y, sample_weight)
+        self._set_temperature(run_passes(self.model_, halves))
+        return self
+
+    def _prepare(self, X: Any, y: Any, sample_weight: Any) -> list[Pass]:
+        """Everything of `fit` but the temperature; returns the passes that determine it."""
+        self._check_parameters()
+        if self.temperature != "auto" and not (isinstance(self.temperature, (int, float)) and self.temperature > 0):
+            raise ValueError(f"temperature={self.temperature!r} is neither 'auto' nor a positive number; 1.0 is neutral.")
+        table, y, weight = self._read(X, y, sample_weight)
+        check_classification_targets(y)
+        self.classes_, label = np.unique(y, return_inverse=True)
+        self._load("classification", "classifies")
+        n_classes = len(self.classes_)
+        x = self._encode(table)
+        self._rank_of_class = canonical_classes(Table.of(x, label, weight), n_classes)
+        self._table = Table.of(x, self._rank_of_class[label], weight)
+        random_state = check_random_state(self.random_state)
+        self._views = make_views(
+            self._table,
+            self._table.y,
+            class_slots=self._class_slots(n_classes, random_state),
+            random_state=random_state,
+            **self._view_settings(),
+        )
+        if self.temperature != "auto":
+            self.temperature_ = float(self.temperature)
+            return []
+        return self._halves(random_state)
+
+    def _class_slots(self, n_classes: int, random_state: np.random.RandomState) -> ClassSlots:
+        """Slots of the classes in each choice that a member makes."""
+        n_slots = self.model_.config.n_outputs
+        if n_classes <= n_slots:
+            first = random_state.permutation(n_classes)
+            return lambda member, _: [(first + member) % n_classes]            # every class visits different slots
+        filled = np.nan_to_num(self._table.ranks(torch.from_numpy(self._table.x)).numpy())
+        of_class = [self._table.y == label for label in range(n_classes)]
+        centres = np.stack([np.average(filled[rows], axis=0, weights=self._table.weight[rows]) for rows in of_class])
+        return lambda _, random_state: class_tree(centres, n_slots, random_state)
+
+    def _targets(self, view: View, rows: np.ndarray, part: Part) -> np.ndarray:
+        return part.slots[self._table.y[rows]]
+
+    def _negative_log_likelihood(self, X: Any, y: Any) -> float:
+        p = self.predict_proba(X)[np.arange(len(X)), np.searchsorted(self.classes_, y)]
+        return -float(np.log(p.clip(1e-12)).mean())
+
+    def _tasks(self) -> TableTasks:
+        settings = self._view_settings()
+        return TableTasks(self._table, len(self.classes_), settings["max_features"], settings["max_context"])
+
+    def _weighted_prediction(self, x: Tensor, log_weight: Tensor) -> Tensor:
+        """Log-probability (n,) of the class that is predicted for each row of x."""
+        questions = self._questions(x)
+        views = [self._views[q.member] for q in questions]
+        logits = [self._ask_weighted(view, view.parts[q.part], q.x, log_weight)
+                  for view, q in zip(views, questions, strict=True)]
+        return self._probabilities(questions, logits, len(x)).amax(1).log()
+
+    def _probabilities(self, questions: list[Question], logits: list[Tensor], n_queries: int) -> Tensor:
+        """Probabilities (n_queries, n_classes), columns as in `classes_`, from the answers to the questions."""
+        log_p = torch.zeros(n_queries, len(self.classes_), dtype=torch.float64)
+        for question, answer in zip(questions, logits, strict=True):
+            part = self._views[question.member].parts[question.part]
+            log_p = log_p.index_add(0, torch.from_numpy(question.queries), _log_choice(answer, part.slots))
+        return (log_p / (len(self._views) * self.temperature_)).softmax(1)[:, torch.from_numpy(self._rank_of_class)]
+
+    def _halves(self, random_state: np.random.RandomState) -> list[Pass]:
+        """Two passes in which one half of a context predicts the other; sets what the second half is, for both.
+
+        A row with a weight above 1 stands for several, of which each half gets its share.
+        """
+        in_half = random_state.permutation(len(self._table)) % 2
+        weight = np.where(self._table.weight > 1, self._table.weight / 2, self._table.weight)
+        passes, self._held_out = [], []
         for fold in (0, 1):
             view = self._views[fold % len(self._views)]
-            context, held_out = view.rows[half[view.rows] != fold], view.rows[half[view.rows] == fold]
-            held_out = held_out[np.isin(self._y[held_out], self._y[context])]      # a class must be seen to be predicted
+            part = view.cells[0]
+            context, held_out = (part.rows[(in_half[part.rows] == half) | (self._table.weight[part.rows] > 1)]
+                                 for half in (1 - fold, fold))
+            held_out = held_out[np.isin(self._table.y[held_out], self._table.y[context])]      # a class must be seen
             if len(context) and len(held_out):
-                logits.append(self._member_logits(view, context, self._x[held_out]))
-                labels.append(self._y[held_out])
-        return fit_temperature(np.concatenate(logits), np.concatenate(labels)) if logits else 1.0
+                queries = view.features(self._table, torch.from_numpy(self._table.x[held_out]))
+                passes.append(Pass(*self._shown(view, context, part, weight), queries))
+                self._held_out.append((part, held_out, weight[held_out]))
+        return passes
+
+    def _set_temperature(self, logits: list[Tensor]) -> None:
+        """Temperature for which the halves are most probable; calibrates the first choice, if there is a tree of them."""
+        if self.temperature != "auto":
+            return
+        self.temperature_ = 1.0
+        if logits:
+            parts, rows, weights = zip(*self._held_out, strict=True)
+            log_p = [_log_choice(one, part.slots).numpy() for one, part in zip(logits, parts, strict=True)]
+            label = self._table.y[np.concatenate(rows)]
+            self.temperature_ = fit_temperature(np.concatenate(log_p), label, np.concatenate(weights))
+        del self._held_out
+
+
+def _log_choice(logits: Tensor, slots: np.ndarray) -> Tensor:
+    """What logits (n, n_slots) say of the log-probability of each class, (n, n_classes); 0 where a class has no slot."""
+    used, position = np.unique(slots[slots >= 0], return_inverse=True)
+    chosen = logits[:, torch.from_numpy(used)].log_softmax(1)[:, torch.from_numpy(position)]
+    return logits.new_zeros(len(logits), len(slots)).index_copy(1, torch.from_numpy(np.flatnonzero(slots >= 0)), chosen)

@@ -45,6 +45,18 @@ class PredictiveDistribution:
         return self.location + self.scale * self.posterior.mean.numpy()
 
     @cached_property
+    def median(self) -> np.ndarray:
+        """Median of each row, (n,); the best guess where absolute errors count."""
+        return self.quantile([0.5])[:, 0]
+
+    @cached_property
+    def mode(self) -> np.ndarray:
+        """Where the density of each row is highest, (n,): the middle of the densest bar."""
+        borders = self.posterior.borders
+        densest = (self.posterior.log_mass[:, 1:-1] - borders.diff()[1:-1].log()).argmax(1) + 1
+        return self.location + self.scale * ((borders[densest] + borders[densest + 1]) / 2).numpy()
+
+    @cached_property
     def std(self) -> np.ndarray:
         """Standard deviation of each row's target, noise included, (n,)."""
         return self.scale * self.posterior.variance.sqrt().numpy()
@@ -83,11 +95,6 @@ class PredictiveDistribution:
         if y.ndim == 2:
             log_mass = log_mass.unsqueeze(1).expand(-1, y.shape[1], -1)
         return BarPosterior(self.posterior.borders, log_mass), torch.from_numpy((y - self.location) / self.scale)
-
-
-def mixture(log_masses: list[Tensor], borders: Tensor) -> BarPosterior:
-    """Equal-weight mixture of bar distributions (n, n_bars) on the same borders."""
-    return BarPosterior(borders, torch.stack(log_masses).logsumexp(0) - np.log(len(log_masses)))
 
 
 def on_other_borders(

@@ -1,85 +1,124 @@
-"""Views of one table for the members of an ensemble: feature order, class order, rank transform, subsample."""
+"""Views of one table for the members of an ensemble: feature order, class slots, ranks, and which rows are context."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.preprocessing import QuantileTransformer
+import torch
+from torch import Tensor
+
+from estimators.context import Table, stratified_sample
+from estimators.local import divide
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows that a member reads in one forward pass, and the slot of each class in it."""
+
+    rows: np.ndarray                                               # numbers of rows of the table
+    slots: np.ndarray                                              # (n_classes,), -1 for classes that do not take part
 
 
 @dataclass(frozen=True)
 class View:
-    """How one member sees the table."""
+    """How one member sees the table.
 
-    columns: np.ndarray                                            # (n_columns,) in the member's order
-    classes: np.ndarray                                            # (n_classes,) slot of each class
-    rows: np.ndarray                                               # numbers of the context rows
-    ranks: QuantileTransformer | None                              # fitted on the member's context
-    scores: bool = False                                           # regression: targets as normal scores of their ranks
+    Attributes
+    ----------
+    columns : ndarray of shape (n_columns,)
+        In the member's order.
+    ranks : bool
+        Whether it sees ranks in place of values.
+    scores : bool
+        Regression: whether it sees normal scores of the targets' ranks.
+    cells : list of Part
+        A query goes through the one whose centre is nearest.
+    branches : list of Part
+        Choices within groups of classes; every query goes through all of them.
+    centres : ndarray of shape (n_cells, f), or None
+        In the space of `Table.ranks`; None if there is one cell.
+    """
 
-    def features(self, x: np.ndarray) -> np.ndarray:               # (n_rows, n_columns), float32
-        x = x[:, self.columns]
-        return x if self.ranks is None else self.ranks.transform(x).astype(np.float32)
+    columns: np.ndarray
+    ranks: bool
+    scores: bool
+    cells: list[Part]
+    branches: list[Part]
+    centres: np.ndarray | None = None
+
+    @property
+    def parts(self) -> list[Part]:
+        """All of them."""
+        return [*self.cells, *self.branches]
+
+    def features(self, table: Table, x: Tensor) -> Tensor:
+        """x (n, f) as the member sees it, (n, n_columns)."""
+        return (table.ranks(x) if self.ranks else x)[:, torch.from_numpy(self.columns)]
+
+    def queries_of(self, table: Table, x: Tensor) -> list[np.ndarray]:
+        """For each of `parts` the numbers of the rows of x (n, f) that go through it."""
+        everybody = np.arange(len(x))
+        if self.centres is None:
+            return [everybody] * len(self.parts)
+        position = table.ranks(x.detach()).nan_to_num(0.0)
+        nearest = torch.cdist(position, torch.from_numpy(self.centres)).argmin(1).numpy()
+        return [np.flatnonzero(nearest == cell) for cell in range(len(self.cells))] + [everybody] * len(self.branches)
 
 
-def canonical_rows(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """An order of the rows that depends on their content only, so that the order in which they came cannot matter."""
-    return np.lexsort((y, *x.T[::-1]))
-
-
-def canonical_classes(x: np.ndarray, y: np.ndarray, n_classes: int) -> np.ndarray:
+def canonical_classes(table: Table, n_classes: int) -> np.ndarray:
     """Class index → rank by frequency, then by content: an order that knows nothing of the classes' names."""
-    filled = np.nan_to_num(x.astype(np.float64))
+    filled = np.nan_to_num(table.x.astype(np.float64))
     keys = []
     for label in range(n_classes):
-        member = filled[y == label]
-        # Sums of sorted columns: the same number whatever the order of the rows.
-        keys.append((-len(member), *np.sort(member, axis=0).sum(0).tolist()))
+        member = table.y == label
+        total = table.weight[member].astype(np.float64)
+        keys.append((-float(total.sum()), *(total @ filled[member]).tolist()))
     order = sorted(range(n_classes), key=keys.__getitem__)
     return np.argsort(order)
 
 
 def make_views(
-    x: np.ndarray,
-    y: np.ndarray,
+    table: Table,
+    strata: np.ndarray,
     *,
     n_estimators: int,
-    n_classes: int,
+    class_slots: Callable[[int, np.random.RandomState], Sequence[np.ndarray]],
     max_features: int,
     max_context: int,
+    local: bool,
     random_state: np.random.RandomState,
 ) -> list[View]:
     """One view for each member; every second one sees ranks in place of values, the last two of four target scores.
 
-    Columns that are constant in the context are left out. Tables wider than `max_features` are dealt out in turn, so
-    that few columns go unseen; contexts longer than `max_context` are subsampled, stratified by class.
+    Columns that are constant in the table are left out. Tables wider than `max_features` are dealt out in turn, so
+    that few columns go unseen. Parts of more than `max_context` rows are sampled, stratified by `strata` (n,), or, if
+    `local`, divided into cells that read the rows nearest to them. `class_slots(member, random_state)` are the slots of
+    the classes in each part that a member needs.
     """
+    x = table.x
     varying = np.flatnonzero(~np.all((x == x[:1]) | (np.isnan(x) & np.isnan(x[:1])), axis=0))
     varying = varying if len(varying) else np.arange(1)
     deck = random_state.permutation(varying)
-    first_slot = random_state.permutation(n_classes)
     views = []
     for member in range(n_estimators):
         if len(varying) > max_features:
             columns = random_state.permutation(np.roll(deck, -member * max_features)[:max_features])
         else:
             columns = random_state.permutation(varying)
-        classes = (first_slot + member) % n_classes                 # every class visits different slots
-        rows = _stratified_sample(y, max_context, random_state) if len(x) > max_context else np.arange(len(x))
-        ranks = None
-        if member % 2:
-            context = x[rows][:, columns]
-            ranks = QuantileTransformer(n_quantiles=min(len(context), 256), subsample=None).fit(context)
-        views.append(View(columns, classes, rows, ranks, scores=member % 4 >= 2))
+        first, *others = class_slots(member, random_state)
+        centres, contexts = None, [np.arange(len(table))]
+        if local and len(table) > max_context:
+            centres, contexts = divide(table, strata, max_context, random_state)
+        below = [np.flatnonzero(slots[table.y] >= 0) for slots in others]
+        cells, branches = (
+            [Part(_sampled(rows, strata, max_context, random_state), slots) for rows, slots in parts]
+            for parts in ([(rows, first) for rows in contexts], zip(below, others, strict=True))
+        )
+        views.append(View(columns, bool(member % 2), member % 4 >= 2, cells, branches, centres))
     return views
 
 
-def _stratified_sample(y: np.ndarray, size: int, random_state: np.random.RandomState) -> np.ndarray:
-    """`size` row numbers in ascending order; every class keeps its share, and at least one row."""
-    shuffled = random_state.permutation(len(y))
-    position = np.empty(len(y))
-    for label in np.unique(y):
-        member = shuffled[y[shuffled] == label]
-        position[member] = np.arange(len(member)) / len(member)    # evenly spread over the sample
-    return np.sort(np.argsort(position, kind="stable")[:size])
+def _sampled(rows: np.ndarray, strata: np.ndarray, size: int, random_state: np.random.RandomState) -> np.ndarray:
+    return rows if len(rows) <= size else rows[stratified_sample(strata[rows], size, random_state)]

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import RegressorMixin
+from sklearn.base import RegressorMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
-from estimators.base import PFNEstimator
-from estimators.distribution import PredictiveDistribution, mixture, on_other_borders
-from estimators.ensemble import View, canonical_rows, make_views
-from estimators.inference import query_logits
+from estimators.base import Question
+from estimators.context import Table, location_and_scale
+from estimators.distribution import PredictiveDistribution, on_other_borders
+from estimators.ensemble import Part, View, make_views
+from estimators.explanations import Explanations
+from estimators.finetuning import FineTuning, TableTasks
+from estimators.inference import run_grouped
 from estimators.targets import TargetWarp
-from pfn import PFN
+from pfn import PFN, BarDistribution
+from pfn.bar import BarPosterior
+
+_CHUNK = 4096
 
 
-class PFNRegressor(RegressorMixin, PFNEstimator):
+class PFNRegressor(RegressorMixin, FineTuning, Explanations):
     """Posterior predictive distributions for small tables in one forward pass, without training or tuning.
 
     A transformer that was pretrained on synthetic tasks reads the training rows as context and outputs an approximation
@@ -30,8 +39,8 @@ class PFNRegressor(RegressorMixin, PFNEstimator):
     ----------
     n_estimators : int, default=4
         Forward passes whose densities are averaged; they differ in the order of features, every second one sees ranks in
-        place of values, and the last two of every four normal scores in place of targets, which tames skewed ones. 1 shows the
-        network the table as it is, which suits a prior of your own.
+        place of values, and the last two of every four normal scores in place of targets, which tames skewed ones. 1 shows
+        the network the table as it is, which suits a prior of your own.
     model : str, path or PFN, default="regressor"
         Bundled weights, a checkpoint of your own, or a network returned by `pfn.pretrain`.
     device : str, default="auto"
@@ -39,9 +48,13 @@ class PFNRegressor(RegressorMixin, PFNEstimator):
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Of the network's layers. "auto" takes bfloat16 on CPUs with instructions for it (AVX512-BF16, AMX) and float32
         elsewhere. bfloat16 keeps three digits of each target: choose float32 where noise is below 1 % of their spread.
+    context : {"auto", "full", "subsample", "local"}, default="auto"
+        What members read of tables longer than `max_context`: "full" all of it, "subsample" another sample each,
+        stratified by deciles of y, "local" the rows nearest to the query's cell of the table. "auto" is "subsample".
     max_context : int, default=1000
-        Largest number of training rows that a member reads; from longer tables each member reads another sample,
-        stratified by deciles of y.
+        Largest number of training rows that a member reads at once.
+    memory_limit : float, default=8.0
+        GiB that one member may need; contexts that would need more are cut down, with a warning.
     random_state : int, RandomState or None, default=None
         Decides the orders and samples of the members; pass an int for reproducible predictions.
 
@@ -50,6 +63,8 @@ class PFNRegressor(RegressorMixin, PFNEstimator):
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Only when X had string column names.
+    estimators_ : list of PFNRegressor
+        One for each output, only when y had several.
     model_ : PFN
         The network; `model_.card` tells how it was trained and where it was validated.
 
@@ -75,6 +90,8 @@ class PFNRegressor(RegressorMixin, PFNEstimator):
     (2, 3)
     """
 
+    _several_targets = True
+
     def __init__(
         self,
         n_estimators: int = 4,
@@ -82,25 +99,31 @@ class PFNRegressor(RegressorMixin, PFNEstimator):
         *,
         device: str | torch.device = "auto",
         precision: str = "auto",
+        context: str = "auto",
         max_context: int = 1000,
+        memory_limit: float = 8.0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.n_estimators = n_estimators
         self.model = model
         self.device = device
         self.precision = precision
+        self.context = context
         self.max_context = max_context
+        self.memory_limit = memory_limit
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any) -> PFNRegressor:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> PFNRegressor:
         """Store the table as context; no weight is trained.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n_samples, n_features)
             Numbers, booleans, strings, categoricals or dates; NaN, None and pandas' NA are missing values.
-        y : array-like of shape (n_samples,)
-            Finite numbers.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Finite numbers. Several outputs are predicted independently of each other.
+        sample_weight : array-like of shape (n_samples,), optional
+            An integer weight is that many copies of the row; 0 leaves it out.
 
         Returns
         -------
@@ -112,35 +135,42 @@ class PFNRegressor(RegressorMixin, PFNEstimator):
         FileNotFoundError
             If `model` is neither a bundled name nor a file.
         ValueError
-            If X holds infinite values, or if y is missing, not numeric, not finite or of another length than X.
+            If X holds infinite values, if y is missing, not numeric, not finite or of another length than X, or if
+            weights are negative or all zero.
         """
+        return super().fit(X, y, sample_weight)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any) -> PFNRegressor:
         self._check_parameters()
-        table, y = self._read(X, y)
+        table, target, weight = self._read(X, y, sample_weight)
         try:
-            y = y.astype(np.float64)
+            target = target.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(f"y is not numeric ({error}); use PFNClassifier for labels.") from error
+        self.__dict__.pop("estimators_", None)
         # Borders from the float32 original: rounded to bfloat16 they need not increase.
         self._borders = self._load("regression", "regresses").borders.detach().double().cpu()
-        x = self._encode(table)
-        order = canonical_rows(x, y)
-        self._x = x[order]
-        ordered = np.sort(y)                                                 # sums do not depend on the order of the rows
-        self._location, self._scale = _location_and_scale(ordered)
-        self._y = ((y[order] - self._location) / self._scale).astype(np.float32)
+        if target.ndim == 2:
+            columns = np.asarray(y, dtype=np.float64).T
+            self.estimators_ = [clone(self).fit(X, column, sample_weight) for column in columns]
+            return self
+        merged = Table.of(self._encode(table), target, weight)
+        self._location, self._scale = location_and_scale(merged.y, merged.weight)
+        self._table = replace(merged, y=((merged.y - self._location) / self._scale).astype(np.float32))
+        ordered = np.sort(merged.y)
         self._views = make_views(
-            self._x,
-            np.searchsorted(ordered, y[order]) * 10 // len(y),               # deciles
-            n_estimators=self.n_estimators,
-            n_classes=1,
-            max_features=self._max_features(),
-            max_context=self.max_context,
+            self._table,
+            np.searchsorted(ordered, merged.y) * 10 // len(ordered),         # deciles
+            class_slots=lambda *_: [np.empty(0, dtype=np.int64)],
             random_state=check_random_state(self.random_state),
+            **self._view_settings(),
         )
         return self
 
     def predict_distribution(self, X: Any) -> PredictiveDistribution:
         """Posterior predictive distribution of each row's target.
+
+        The context is encoded by the first call and kept for the next, if it takes less than a quarter of `memory_limit`.
 
         Parameters
         ----------
@@ -150,12 +180,20 @@ class PFNRegressor(RegressorMixin, PFNEstimator):
         Returns
         -------
         PredictiveDistribution
-            With attributes `mean` and `std` and methods `log_prob`, `cdf`, `quantile` and `sample`, in the units of y.
+            With attributes `mean`, `median`, `mode` and `std` and methods `log_prob`, `cdf`, `quantile` and `sample`, in
+            the units of y.
+
+        Raises
+        ------
+        ValueError
+            If y had several outputs; `estimators_` holds the regressor of each.
         """
         check_is_fitted(self)
-        x = self._encode_queries(X)
-        posterior = mixture([self._member_log_mass(view, x) for view in self._views], self._borders)
-        return PredictiveDistribution(posterior, self._location, self._scale)
+        if hasattr(self, "estimators_"):
+            raise ValueError(
+                f"y had {len(self.estimators_)} outputs; call estimators_[i].predict_distribution(X) for the i-th of them."
+            )
+        return self._distribution(self._encode_queries(X))
 
     def predict(
         self, X: Any, return_std: bool = False, quantiles: Any = None
@@ -173,29 +211,111 @@ class PFNRegressor(RegressorMixin, PFNEstimator):
         Returns
         -------
         ndarray of shape (n_samples,), two of them with `return_std`, or one of shape (n_samples, n_quantiles)
+            With several outputs (n_samples, n_outputs), or (n_samples, n_outputs, n_quantiles).
         """
         if return_std and quantiles is not None:
             raise ValueError("return_std=True together with quantiles is ambiguous; call predict_distribution for both.")
-        distribution = self.predict_distribution(X)
+        check_is_fitted(self)
+        if hasattr(self, "estimators_"):
+            found = [estimator.predict(X, return_std, quantiles) for estimator in self.estimators_]
+            if return_std:
+                return np.stack([mean for mean, _ in found], 1), np.stack([std for _, std in found], 1)
+            return np.stack(found, 1)
+        # Densities of many rows at once would be large: a thousand numbers a row.
+        chunks = [self._distribution(x) for x in self._encode_queries(X).split(_CHUNK)]
         if quantiles is not None:
-            return distribution.quantile(quantiles)
-        return (distribution.mean, distribution.std) if return_std else distribution.mean
+            return np.concatenate([chunk.quantile(quantiles) for chunk in chunks])
+        mean = np.concatenate([chunk.mean for chunk in chunks])
+        return (mean, np.concatenate([chunk.std for chunk in chunks])) if return_std else mean
 
-    def _member_log_mass(self, view: View, x: np.ndarray) -> torch.Tensor:
-        """Log masses (len(x), n_bars) of one member, on the borders that all members share."""
-        y = self._y[view.rows].astype(np.float64)
-        warp = TargetWarp.normal_scores(y) if view.scores else None
-        seen = y if warp is None else warp.forward(y)
-        logits = query_logits(self.model_, view.features(self._x[view.rows]), seen.astype(np.float32), view.features(x))
-        log_mass = torch.from_numpy(logits).log_softmax(-1)
-        if warp is None and len(view.rows) == len(self._x):
+    def predict_many(self, tables: Iterable[tuple[Any, Any, Any]]) -> list[PredictiveDistribution]:
+        """Fit and predict many tables, several of them in one forward pass.
+
+        Parameters
+        ----------
+        tables : iterable of (X, y, X_query)
+            As for `fit` and `predict_distribution`; y (n_samples,).
+
+        Returns
+        -------
+        list of PredictiveDistribution
+            What a clone of this estimator would return from `fit(X, y).predict_distribution(X_query)`.
+        """
+        fitted, questions, queries = [], [], []
+        for X, y, X_query in tables:
+            estimator = clone(self).fit(X, y)
+            if hasattr(estimator, "estimators_"):
+                raise ValueError(f"y has shape {np.shape(y)}; predict_many takes one output a table.")
+            queries.append(estimator._encode_queries(X_query))
+            questions.append(estimator._questions(queries[-1]))
+            fitted.append(estimator)
+        if not fitted:
+            return []
+        passes = [[estimator._pass(q) for q in own] for estimator, own in zip(fitted, questions, strict=True)]
+        answers = run_grouped(fitted[0].model_, passes)
+        return [
+            estimator._mixed(own, logits, len(x))
+            for estimator, own, logits, x in zip(fitted, questions, answers, queries, strict=True)
+        ]
+
+    def _targets(self, view: View, rows: np.ndarray, part: Part) -> np.ndarray:
+        y = self._table.y[rows].astype(np.float64)
+        warp = TargetWarp.normal_scores(y, self._table.weight[rows]) if view.scores else None
+        return (y if warp is None else warp.forward(y)).astype(np.float32)
+
+    def _negative_log_likelihood(self, X: Any, y: Any) -> float:
+        return -float(self.predict_distribution(X).log_prob(y).mean())
+
+    def _tasks(self) -> TableTasks:
+        settings = self._view_settings()
+        return TableTasks(self._table, None, settings["max_features"], settings["max_context"])
+
+    def _weighted_prediction(self, x: Tensor, log_weight: Tensor) -> Tensor:
+        """Mean (n,) predicted for each row of x, in units of y, by the members without a warp of the targets."""
+        means = []
+        y, weight = (torch.from_numpy(part).double() for part in (self._table.y, self._table.weight))
+        for question in self._questions(x):
+            view = self._views[question.member]
+            if view.scores:
+                continue
+            part = view.parts[question.part]
+            rows = torch.from_numpy(part.rows)
+            share = weight[rows] * log_weight[rows].double().exp()
+            share = share / share.sum()
+            location = share @ y[rows]
+            variance = share @ (y[rows] - location) ** 2
+            scale = variance.sqrt() if variance > 1e-24 else 1.0
+            logits = self._ask_weighted(view, part, question.x, log_weight)
+            mean = location + scale * BarDistribution(self._borders).posterior(logits).mean
+            means.append(mean.new_zeros(len(x)).index_copy(0, torch.from_numpy(question.queries), mean))
+        n_members = sum(not view.scores for view in self._views)
+        return self._location + self._scale * torch.stack(means).sum(0) / n_members
+
+    def _distribution(self, x: Tensor) -> PredictiveDistribution:
+        questions = self._questions(x)
+        return self._mixed(questions, self._ask(questions), len(x))
+
+    def _mixed(self, questions: list[Question], logits: list[Tensor], n_queries: int) -> PredictiveDistribution:
+        """Equal-weight mixture of the members' answers, on the borders that all share."""
+        total = torch.full((n_queries, len(self._borders) - 1), -torch.inf, dtype=torch.float64)
+        for question, answer in zip(questions, logits, strict=True):
+            view = self._views[question.member]
+            log_mass = self._on_shared_borders(answer.log_softmax(-1), view, view.parts[question.part])
+            rows = torch.from_numpy(question.queries)
+            total[rows] = torch.logaddexp(total[rows], log_mass - np.log(len(self._views)))
+        return PredictiveDistribution(BarPosterior(self._borders, total), self._location, self._scale)
+
+    def _on_shared_borders(self, log_mass: Tensor, view: View, part: Part) -> Tensor:
+        """A member's log masses (n, n_bars), which refer to its own context's location, scale and warp."""
+        y, weight = self._table.y[part.rows].astype(np.float64), self._table.weight[part.rows]
+        warp = TargetWarp.normal_scores(y, weight) if view.scores else None
+        if warp is None and len(part.rows) == len(self._table):
             return log_mass
-        location, scale = _location_and_scale(seen)                          # the network standardised by its own context
+        location, scale = location_and_scale(y if warp is None else warp.forward(y), weight)
         borders = location + scale * self._borders
         return on_other_borders(log_mass, borders if warp is None else warp.inverse(borders), self._borders)
 
-
-def _location_and_scale(y: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation; 1 for a constant."""
-    location, scale = float(y.mean()), float(y.std())
-    return location, scale if scale > 1e-12 * abs(location) else 1.0
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
+from torch import Tensor
 
 
 def as_table(estimator: BaseEstimator, X: Any, *, reset: bool) -> np.ndarray | pd.DataFrame:
@@ -85,17 +87,31 @@ class TableEncoder:
                 if _as_numeric(table.iloc[:, i]) is None:
                     labels = table.iloc[:, i].dropna().map(_label)
                     self.categories_[i] = {label: code for code, label in enumerate(sorted(labels.unique()))}
-        matrix = self._matrix(table)
-        seen = ~np.isnan(matrix)
-        count = np.maximum(seen.sum(0), 1)
-        self.mean_ = np.where(seen, matrix, 0.0).sum(0) / count
-        scale = np.sqrt(np.where(seen, (matrix - self.mean_) ** 2, 0.0).sum(0) / count)
+        # Of distinct values, so that copies of rows change nothing.
+        values = [np.unique(column[~np.isnan(column)]) for column in self._matrix(table).T]
+        self.mean_ = np.array([column.mean() if len(column) else 0.0 for column in values])
+        scale = np.array([column.std() if len(column) else 1.0 for column in values])
         self.scale_ = np.where(scale > 0, scale, 1.0)
         return self
 
     def transform(self, table: np.ndarray | pd.DataFrame) -> np.ndarray:
         """Float32 matrix (n_rows, n_features), NaN where missing."""
         return np.clip((self._matrix(table) - self.mean_) / self.scale_, -1e6, 1e6).astype(np.float32)
+
+    def transform_tensor(self, x: Tensor) -> Tensor:
+        """`transform` of a table of numbers (n_rows, n_features), through which gradients flow."""
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            raise TypeError(f"X is {type(x).__name__}; pass a floating-point torch.Tensor, or call predict_proba.")
+        if self.categories_:
+            raise TypeError(
+                f"columns {sorted(self.categories_)} of the fitted table are no numbers, so there is no gradient with "
+                "respect to them; encode them as numbers before fit, or call predict_proba."
+            )
+        if x.ndim != 2 or x.shape[1] != len(self.mean_):
+            width = len(self.mean_)
+            raise ValueError(f"X has shape {tuple(x.shape)}, but fit saw {width} features; pass (n, {width}).")
+        z = (x.cpu().double() - torch.from_numpy(self.mean_)) / torch.from_numpy(self.scale_)
+        return z.clamp(-1e6, 1e6).float()
 
     def _matrix(self, table: np.ndarray | pd.DataFrame) -> np.ndarray:
         if isinstance(table, np.ndarray):

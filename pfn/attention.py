@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from itertools import repeat
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,22 +15,21 @@ from torch.nn import functional as F
 _PIECE = 2**21
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ / √D) v over the last two axes; q (N, H, R, D), k and v (N, H, C, D).
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """softmax(q kᵀ / √D + bias) v over the last two axes; q (N, H, R, D), k and v (N, H, C, D), bias (N, 1, 1, C).
 
     On CPUs the fused kernel serves float32 with many keys; written out, the product is 2–4× faster for bfloat16 and for
     the short sequences of the feature axis (AMD Zen 5, torch 2.13: forward and backward, 300 × 200 and 12 × 12).
     """
     if q.device.type == "cpu" and (q.dtype == torch.bfloat16 or k.shape[-2] <= 32):
-        return _attend_in_pieces(q, k, v)
+        return _attend_in_pieces(q, k, v, bias)
     # Fused kernels on GPUs keep the batch in a grid axis of at most 65,535 blocks.
     if q.device.type == "cuda" and q.shape[0] > 32_768:
-        parts = zip(q.split(32_768), k.split(32_768), v.split(32_768), strict=True)
-        return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
-    return F.scaled_dot_product_attention(q, k, v)
+        return torch.cat([attend(*part) for part in _split(32_768, q, k, v, bias)])
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
-def _attend_in_pieces(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _attend_in_pieces(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """The product written out, for so many sequences or rows at a time that their scores stay in the cache.
 
     In one piece, 26 sequences of 1000 × 1000 take 2.3 times as long, forward alone or with backward.
@@ -33,13 +37,19 @@ def _attend_in_pieces(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     n_sequences, n_rows = q.shape[0], q.shape[-2]
     scores_of_a_row = q.shape[1] * k.shape[-2]
     if n_sequences * n_rows * scores_of_a_row <= _PIECE or n_sequences * n_rows == 1:
-        return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1) @ v
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        return (scores if bias is None else scores + bias).softmax(-1) @ v
     if n_sequences > 1:
         size = max(_PIECE // (n_rows * scores_of_a_row), 1)
-        parts = zip(q.split(size), k.split(size), v.split(size), strict=True)
-        return torch.cat([_attend_in_pieces(*part) for part in parts])
+        return torch.cat([_attend_in_pieces(*part) for part in _split(size, q, k, v, bias)])
     size = max(_PIECE // scores_of_a_row, 1)
-    return torch.cat([_attend_in_pieces(part, k, v) for part in q.split(size, dim=-2)], dim=-2)
+    return torch.cat([_attend_in_pieces(part, k, v, bias) for part in q.split(size, dim=-2)], dim=-2)
+
+
+def _split(size: int, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Iterator[tuple[Any, ...]]:
+    """The arguments of `attend` for `size` sequences at a time."""
+    parts = q.split(size), k.split(size), v.split(size)
+    return zip(*parts, repeat(None) if bias is None else bias.split(size), strict=False)
 
 
 def norm(width: int) -> nn.LayerNorm:
@@ -80,13 +90,19 @@ class Attention(nn.Module):
         """Keys and values of `keys` (N, C, width), each (N, H, C, D)."""
         return self._heads(self.key(keys)), self._heads(self.value(keys))
 
-    def forward(self, x: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:           # x (N, R, width)
+    def forward(self, x: Tensor, memory: tuple[Tensor, Tensor], log_weight: Tensor | None = None) -> Tensor:
+        """Attention of x (N, R, width) to a memory; a key of weight w counts as w equal keys, log_weight (N, C)."""
         k, v = memory
         q = self._heads(self.query(x))
+        bias = None if log_weight is None else log_weight[:, None, None].to(q.dtype)
         if self.length_scale is not None:
-            factor = 1.0 + self.length_scale * torch.tensor(k.shape[2] / 256.0).log()
-            q = q * factor.view(-1, 1, 1).to(q.dtype)
-        return self.output(attend(q, k, v).transpose(1, 2).flatten(2))               # (N, R, width)
+            if log_weight is None:
+                log_count = torch.tensor(float(k.shape[2])).log()
+            else:
+                log_count = log_weight.logsumexp(-1).view(-1, 1, 1, 1)
+            factor = 1.0 + self.length_scale.view(-1, 1, 1) * (log_count - math.log(256.0))
+            q = q * factor.to(q.dtype)
+        return self.output(attend(q, k, v, bias).transpose(1, 2).flatten(2))         # (N, R, width)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
@@ -112,15 +128,17 @@ class CellBlock(nn.Module):
         cells = self._mix_features(cells)
         return cells, self.rows.memory(self.row_norm(cells).flatten(0, 1))
 
-    def read(self, cells: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
-        """Finish the layer for cells that have exchanged features already."""
-        update = self.rows(self.row_norm(cells).flatten(0, 1), memory)
+    def read(self, cells: Tensor, memory: tuple[Tensor, Tensor], log_weight: Tensor | None = None) -> Tensor:
+        """Finish the layer for cells that have exchanged features already; `log_weight` (B, C) of the context rows."""
+        if log_weight is not None:
+            log_weight = log_weight.repeat_interleave(cells.shape[1], 0)
+        update = self.rows(self.row_norm(cells).flatten(0, 1), memory, log_weight)
         cells = cells + update.view(cells.shape)
         return cells + self.mlp(self.mlp_norm(cells))
 
-    def forward(self, cells: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, cells: Tensor, memory: tuple[Tensor, Tensor], log_weight: Tensor | None = None) -> Tensor:
         """The layer for query rows, which are read by nobody."""
-        return self.read(self._mix_features(cells), memory)
+        return self.read(self._mix_features(cells), memory, log_weight)
 
     def _mix_features(self, cells: Tensor) -> Tensor:
         # For a single task the flattened transpose is a view, over which products crawl.

@@ -71,15 +71,14 @@ def bundled_weights() -> list[str]:
                   if entry.name.endswith(".safetensors"))
 
 
-def write_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], card: ModelCard) -> None:
-    """Write to a temporary file beside `path`, then rename: a reader sees the old file or the whole new one."""
+def write_archive(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file beside `path`, then rename: a reader sees the old file or the whole new one."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
     os.close(handle)
     try:
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, name,
-                  metadata={_HEADER_KEY: card.to_json()})
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, name, metadata=metadata)
         with open(name, "rb") as file:
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
@@ -89,38 +88,51 @@ def write_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], card
         raise
 
 
-def read_tensors(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], ModelCard]:
-    """Tensors and model card of a checkpoint.
+def read_archive(
+    path: str | os.PathLike[str], device: str | torch.device = "cpu"
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     CheckpointError
-        If the file is truncated, a pickle, no safetensors file, or not written by pfnkit.
+        If the file is truncated, a pickle, or no safetensors file.
     """
+    source = Path(path)
+    if not source.is_file():
+        raise FileNotFoundError(f"no file at {str(source)!r}; give the path of a .safetensors file.")
+    with open(source, "rb") as file:
+        start = file.read(2)
+    if start in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise CheckpointError(
+            f"{str(source)!r} is a pickle, which pfnkit never opens because it can run code; save it as safetensors, "
+            "with pfn.save_checkpoint or an estimator's save."
+        )
+    try:
+        with safe_open(source, framework="pt", device=str(device)) as archive:
+            return {key: archive.get_tensor(key) for key in archive.keys()}, archive.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{str(source)!r} is truncated or no safetensors file ({error}); get it again."
+        ) from error
+
+
+def write_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], card: ModelCard) -> None:
+    """Write a checkpoint with these tensors, in one step."""
+    write_archive(path, tensors, {_HEADER_KEY: card.to_json()})
+
+
+def read_tensors(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], ModelCard]:
+    """Tensors and model card of a checkpoint; raises what `read_archive` does, and if pfnkit did not write it."""
     source = Path(path)
     if not source.is_file():
         raise FileNotFoundError(
             f"no checkpoint at {str(source)!r}; give the path of a .safetensors file or one of the bundled names "
             f"{bundled_weights()}."
         )
-    with open(source, "rb") as file:
-        start = file.read(2)
-    if start in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise CheckpointError(
-            f"{str(source)!r} is a pickle, which pfnkit never opens because it can run code; "
-            "save the weights with pfn.save_checkpoint."
-        )
-    try:
-        with safe_open(source, framework="pt", device=str(device)) as archive:
-            metadata = archive.metadata() or {}
-            tensors = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118, not a dict
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{str(source)!r} is truncated or no safetensors file ({error}); copy it again or use a bundled name "
-            f"{bundled_weights()}."
-        ) from error
+    tensors, metadata = read_archive(source, device)
     if _HEADER_KEY not in metadata:
         raise CheckpointError(
             f"{str(source)!r} has no pfnkit record in its header; save the weights with pfn.save_checkpoint."

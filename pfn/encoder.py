@@ -13,44 +13,59 @@ _CLIP = 10.0
 
 @dataclass(frozen=True)
 class SortedColumns:
-    """The context's columns, each in ascending order with its missing cells last."""
+    """The context's columns, each in ascending order with its missing cells last, and the ranks of these values."""
 
     ordered: Tensor                                                                  # (B, F, C)
+    ranks_of_ordered: Tensor                                                         # (B, F, C), -√3 … √3
     count: Tensor                                                                    # (B, F, 1), cells that are not missing
 
     @classmethod
-    def of(cls, x: Tensor) -> SortedColumns:
-        """Columns of `x` (B, C, F)."""
-        columns = x.transpose(1, 2)
-        missing = columns.isnan()
-        ordered = torch.where(missing, math.inf, columns).sort(-1).values
-        return cls(ordered, (~missing).sum(-1, keepdim=True).clamp_min(1))
+    def of(cls, x: Tensor, weight: Tensor) -> SortedColumns:
+        """Columns of `x` (B, C, F), the cells of which count `weight` (B, C, F); 0 where they are missing."""
+        columns, weight = x.transpose(1, 2), weight.transpose(1, 2).contiguous()
+        ordered, order = torch.where(weight > 0, columns, math.inf).sort(-1)
+        cumulated = torch.nn.functional.pad(weight.gather(-1, order).cumsum(-1), (1, 0))
+        first, behind = (torch.searchsorted(ordered, ordered, right=right) for right in (False, True))
+        middle = cumulated.gather(-1, first) + cumulated.gather(-1, behind)          # equal values share their middle rank
+        ranks = math.sqrt(3.0) * (middle / cumulated[..., -1:].clamp_min(1e-30) - 1.0)
+        return cls(ordered, ranks, (weight > 0).sum(-1, keepdim=True))
 
     def ranks(self, x: Tensor) -> Tensor:
-        """Mid-ranks of the cells of x (B, R, F) in the context, scaled to -√3 … √3 (standard deviation 1)."""
+        """Weighted share of the context below the cells of x (B, R, F), scaled to -√3 … √3; linear between its values."""
         columns = x.transpose(1, 2).contiguous()
-        place = torch.searchsorted(self.ordered, columns) + torch.searchsorted(self.ordered, columns, right=True)
-        return math.sqrt(3.0) * (place.minimum(2 * self.count) / self.count - 1.0).transpose(1, 2)
+        behind = torch.searchsorted(self.ordered, columns, right=True)
+        below = (behind - 1).clamp_min(0)
+        above = behind.minimum(self.count - 1).clamp_min(0)
+        left, right = self.ordered.gather(-1, below), self.ordered.gather(-1, above)
+        gap = right - left
+        share = torch.where(gap > 0, (columns - left) / torch.where(gap > 0, gap, 1.0), 0.0).clamp(0.0, 1.0)
+        ranks = self.ranks_of_ordered.gather(-1, below).lerp(self.ranks_of_ordered.gather(-1, above), share)
+        return torch.where(self.count > 0, ranks, 0.0).transpose(1, 2)
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Location and scale of each feature, (B, 1, F), from the context rows alone; also the sorted context for ranks."""
+    """Location and scale of each feature, (B, 1, F), from the context rows alone; for ranks its sorted columns too."""
 
     mean: Tensor
     std: Tensor
     columns: SortedColumns | None = None
 
     @classmethod
-    def of(cls, x: Tensor, ranks: bool = False) -> Scaling:
-        """Statistics of `x` (B, C, F) that ignore missing cells; mean 0 and scale 1 where all are missing."""
+    def of(cls, x: Tensor, weight: Tensor | None = None, *, ranks: bool = False) -> Scaling:
+        """Statistics of `x` (B, C, F) that ignore missing cells; mean 0 and scale 1 where all are missing.
+
+        Rows count `weight` (B, C), one each without; those of weight 0 do not exist.
+        """
         seen = ~x.isnan()
-        count = seen.sum(1, keepdim=True).clamp_min(1)
-        mean = torch.where(seen, x, 0.0).sum(1, keepdim=True) / count
-        variance = torch.where(seen, x - mean, 0.0).square().sum(1, keepdim=True) / count
+        cell_weight = seen.to(x.dtype) if weight is None else seen * weight.unsqueeze(-1)
+        total = cell_weight.sum(1, keepdim=True)
+        total = torch.where(total > 0, total, 1.0)
+        mean = (torch.where(seen, x, 0.0) * cell_weight).sum(1, keepdim=True) / total
+        variance = (torch.where(seen, x - mean, 0.0).square() * cell_weight).sum(1, keepdim=True) / total
         std = variance.sqrt()
         std = torch.where(std > 1e-6 * mean.abs() + 1e-30, std, 1.0)
-        return cls(mean, std, SortedColumns.of(x) if ranks else None)
+        return cls(mean, std, SortedColumns.of(x, cell_weight) if ranks else None)
 
     def apply(self, x: Tensor) -> Tensor:
         """z-scores; beyond three standard deviations they grow like the logarithm, and never exceed 10."""

@@ -95,6 +95,7 @@ class EncodedContext:
     memories: tuple[tuple[Tensor, Tensor], ...]
     target_location: Tensor                                        # (B, 1), regression: mean of the context's targets
     target_scale: Tensor                                           # (B, 1)
+    log_weight: Tensor | None = None                               # (B, thinking + context rows); None: all 0
 
 
 class PFN(nn.Module):
@@ -162,19 +163,36 @@ class PFN(nn.Module):
         context = self.encode_context(x[:, :n_context], y[:, :n_context])
         return self.decode(context, x[:, n_context:])
 
-    def encode_context(self, x: Tensor, y: Tensor) -> EncodedContext:
-        """Read a context once: x (B, C, F), y (B, C) class indices or real targets."""
-        scaling = Scaling.of(x, self.config.cell_ranks)
+    def encode_context(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> EncodedContext:
+        """Read a context once.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, F)
+            NaN where a value is missing.
+        y : Tensor of shape (B, C)
+            Class indices, or real targets.
+        weight : Tensor of shape (B, C), optional
+            A row of weight w counts as w equal rows: its key enters every softmax w times, and it enters the statistics
+            w times. Rows of weight 0 do not exist, so that tasks with different numbers of rows can share a batch.
+        """
+        scaling = Scaling.of(x, weight, ranks=self.config.cell_ranks)
         location, scale = y.new_zeros((), dtype=torch.float32), y.new_ones((), dtype=torch.float32)
         if self.config.task == "regression":
-            target = Scaling.of(y.unsqueeze(-1))
+            target = Scaling.of(y.unsqueeze(-1), weight)
             location, scale = target.mean.squeeze(-1), target.std.squeeze(-1)
             embedded = self.embed_target(target.apply(y.unsqueeze(-1)).to(self.unknown_target.dtype))
         else:
             embedded = self.embed_target(y)                                          # (B, C, E)
-        return EncodedContext(scaling, self._memories(x, scaling, embedded), location, scale)
+        log_weight = None
+        if weight is not None:
+            log_weight = nn.functional.pad(weight.float().log(), (self.config.n_thinking_rows, 0))
+        memories = self._memories(x, scaling, embedded, log_weight)
+        return EncodedContext(scaling, memories, location, scale, log_weight)
 
-    def _memories(self, x: Tensor, scaling: Scaling, embedded: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+    def _memories(
+        self, x: Tensor, scaling: Scaling, embedded: Tensor, log_weight: Tensor | None = None
+    ) -> tuple[tuple[Tensor, Tensor], ...]:
         """What queries read in each layer of a context x (B, C, F) with embedded targets (B, C, E)."""
         cells = torch.cat([self.cells(x, scaling), embedded.unsqueeze(1)], dim=1)    # (B, T, C, E)
         thinking = self.thinking_rows.to(cells.dtype).expand(*cells.shape[:2], -1, -1)
@@ -185,20 +203,20 @@ class PFN(nn.Module):
             cells, memory = block.context_memory(cells)
             memories.append(memory)
             if position + 1 < len(self.blocks):                                      # nobody reads the last layer's output
-                cells = block.read(cells, memory)
+                cells = block.read(cells, memory, log_weight)
         return tuple(memories)
 
     def decode(self, context: EncodedContext, x: Tensor) -> Tensor:
         """Logits (B, Q, n_outputs) of query rows x (B, Q, F)."""
-        return self.decoder(self._summaries(context, x))
+        return self.decoder(self.represent(context, x))
 
-    def _summaries(self, context: EncodedContext, x: Tensor) -> Tensor:
-        """What the decoder sees of query rows x (B, Q, F), (B, Q, 2E)."""
+    def represent(self, context: EncodedContext, x: Tensor) -> Tensor:
+        """Representations (B, Q, 2E) of query rows x (B, Q, F): what the decoder sees of them."""
         features = self.cells(x, context.scaling)
         unknown = self.unknown_target.to(features.dtype).expand(features.shape[0], 1, features.shape[2], -1)
         cells = torch.cat([features, unknown], dim=1)
         for block, memory in zip(self.blocks, context.memories, strict=True):
-            cells = block(cells, memory)
+            cells = block(cells, memory, context.log_weight)
         return self.decoder_norm(torch.cat([cells[:, :-1].mean(1), cells[:, -1]], dim=-1))
 
 

@@ -182,9 +182,10 @@ def test_long_and_wide_tables_are_subsampled():
     y = (X[:, 0] > 0) + 2 * (rng.random(700) < 0.01)
     clf = PFNClassifier(n_estimators=2, max_context=100, random_state=0).fit(X, y)
     for view in clf._views:
-        assert len(view.rows) == 100
+        rows = view.cells[0].rows
+        assert len(rows) == 100
         assert len(view.columns) == clf.model_.card.envelope.max_features
-        assert set(clf._y[view.rows]) == set(range(4))               # rare classes are kept
+        assert set(clf._table.y[rows]) == set(range(4))              # rare classes are kept
     assert set(np.concatenate([view.columns for view in clf._views])) == set(range(80))
     assert clf.predict_proba(X[:5]).shape == (5, 4)
 
@@ -218,7 +219,6 @@ X2 = np.arange(24.0).reshape(12, 2)
 @pytest.mark.parametrize(
     ("arguments", "X", "y", "error", "message"),
     [
-        ({}, X2, np.arange(12), ValueError, r"y has 12 classes but model='classifier' predicts at most 10"),
         ({}, X2, np.linspace(0, 1, 12), ValueError, "Unknown label type: continuous"),
         ({}, X2, None, ValueError, "requires y to be passed, but the target y is None"),
         ({}, X2, [0, 1], ValueError, "inconsistent numbers of samples"),
@@ -230,6 +230,8 @@ X2 = np.arange(24.0).reshape(12, 2)
         ({}, X2[:, :0], [0, 1] * 6, ValueError, r"0 feature\(s\)"),
         ({}, X2[:, 0], [0, 1] * 6, ValueError, "Expected 2D array, got 1D array"),
         ({"n_estimators": 0}, X2, [0, 1] * 6, ValueError, "n_estimators=0 is not a positive integer"),
+        ({"context": "global"}, X2, [0, 1] * 6, ValueError, "context='global' is unknown; use one of 'auto', 'full'"),
+        ({"memory_limit": 0}, X2, [0, 1] * 6, ValueError, "memory_limit=0 is no positive number of GiB"),
         ({"max_context": 1.5}, X2, [0, 1] * 6, ValueError, "max_context=1.5 is not a positive integer"),
         ({"temperature": 0.0}, X2, [0, 1] * 6, ValueError, "temperature=0.0 is neither 'auto' nor a positive number"),
         ({"precision": "float16"}, X2, [0, 1] * 6, ValueError, "precision='float16' is unknown"),

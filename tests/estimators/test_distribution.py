@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from estimators.distribution import PredictiveDistribution, mixture, on_other_borders
+from estimators.distribution import PredictiveDistribution, on_other_borders
 from pfn import BarDistribution
 from pfn.bar import BarPosterior
 
@@ -33,11 +33,11 @@ def test_borders_far_out_stay_finite(log_mass):
     torch.testing.assert_close(moved.exp()[:, 0], torch.ones(7).double())
 
 
-def test_a_mixture_averages_densities_not_logits(log_mass):
-    other = log_mass.flip(0)
-    y = torch.linspace(-4, 5, 7).double()
-    mean = (BarPosterior(BORDERS, log_mass).log_prob(y).exp() + BarPosterior(BORDERS, other).log_prob(y).exp()) / 2
-    torch.testing.assert_close(mixture([log_mass, other], BORDERS).log_prob(y).exp(), mean)
+def test_median_and_mode(log_mass):
+    distribution = PredictiveDistribution(BarPosterior(BORDERS, log_mass), 2.0, 3.0)
+    np.testing.assert_allclose(distribution.cdf(distribution.median), 0.5, atol=1e-9)
+    near = distribution.mode[:, None] + np.array([-0.5, 0.5]) * 3.0
+    assert (distribution.log_prob(distribution.mode)[:, None] >= distribution.log_prob(near) - 1e-9).all()
 
 
 def test_far_from_zero_nothing_cancels():

@@ -33,3 +33,10 @@ def test_inverse_undoes_forward_inside_and_outside(skewed):
 
 def test_a_constant_has_no_scores():
     assert TargetWarp.normal_scores(np.ones(5)) is None
+
+
+def test_a_weight_is_so_many_copies():
+    y, weight = np.random.default_rng(0).normal(size=30), np.random.default_rng(1).integers(1, 5, size=30)
+    weighted, copied = TargetWarp.normal_scores(y, weight), TargetWarp.normal_scores(np.repeat(y, weight))
+    np.testing.assert_allclose(weighted.targets, copied.targets)
+    np.testing.assert_allclose(weighted.scores, copied.scores)

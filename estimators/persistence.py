@@ -1,0 +1,188 @@
+"""Fitted estimators on disk: small pickles, and safetensors files that are read without running code."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from dataclasses import fields
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from estimators.context import Table
+from estimators.ensemble import Part, View
+from estimators.table import TableEncoder
+from pfn import PFN
+from pfn.checkpoint import CheckpointError, ModelCard, build_model, bundled_weights, read_archive, write_archive
+
+_HEADER_KEY = "pfnkit-estimator"
+_FORMAT = 1
+_NEVER_STORED = ("_contexts", "_held_out")
+_DATA: dict[str, Any] = {"Table": Table, "View": View, "Part": Part}
+
+
+class Persistence(BaseEstimator):
+    """Adds `save`, `load` and pickling without bundled weights to an estimator."""
+
+    model_: PFN
+    _REGISTRY: ClassVar[dict[str, type[Persistence]]] = {}
+
+    def _source(self) -> Any:
+        """What the network is made from: a name, a path or a network."""
+        raise NotImplementedError
+
+    def _original(self) -> PFN:
+        """The network of `_source`, in float32."""
+        raise NotImplementedError
+
+    def _set_network(self, network: PFN) -> None:
+        """Set `model_` to it, on the device and in the precision asked for."""
+        raise NotImplementedError
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Persistence._REGISTRY[cls.__name__] = cls
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to one safetensors file; an interrupted write leaves the old file.
+
+        The file holds the training table in the network's terms (so it is as confidential as the table), and the weights
+        only if they are not the bundled ones. A `random_state` that is no integer is stored as None, which changes
+        nothing about the predictions.
+
+        Parameters
+        ----------
+        path : str or path-like
+            By convention with the ending .safetensors.
+        """
+        check_is_fitted(self)
+        tensors: dict[str, Tensor] = {}
+        header = {"format": _FORMAT, "estimator": _pack(self, tensors)}
+        write_archive(path, tensors, {_HEADER_KEY: json.dumps(header)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read an estimator that `save` wrote; nothing in the file is run.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        CheckpointError
+            If it is no such file, damaged, of a newer version, or holds an estimator of another class.
+        """
+        tensors, metadata = read_archive(path)
+        if _HEADER_KEY not in metadata:
+            raise CheckpointError(f"{os.fspath(path)!r} holds no estimator; save one with {cls.__name__}.save.")
+        try:
+            header = json.loads(metadata[_HEADER_KEY])
+            if header["format"] != _FORMAT:
+                raise CheckpointError(
+                    f"{os.fspath(path)!r} has format {header['format']}, this version reads {_FORMAT}; update pfnkit."
+                )
+            found = _unpack(header["estimator"], tensors)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"the header of {os.fspath(path)!r} cannot be used ({error!r}); save it again.") from error
+        if not isinstance(found, cls):
+            kind = type(found).__name__
+            raise CheckpointError(f"{os.fspath(path)!r} holds a {kind}; load it with {kind}.load.")
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in super().__getstate__().items() if name not in _NEVER_STORED}
+        if "model_" in state:
+            state["model_"] = copy.deepcopy(self.model_).cpu() if isinstance(self._source(), (str, os.PathLike)) else None
+            if self._source() in bundled_weights():
+                state["model_"] = None                                         # it comes back from the installed package
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "model_" in state:
+            self._set_network(self.model_ if isinstance(self.model_, PFN) else self._original())
+
+
+def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """`value` as JSON; arrays and networks go to `tensors`."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return _pack(np.asarray(value), tensors)
+    if isinstance(value, (Tensor, np.ndarray)) and not (isinstance(value, np.ndarray) and value.dtype.kind in "OUS"):
+        name = f"array.{len(tensors)}"
+        tensors[name] = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+        return {"kind": "tensor" if isinstance(value, Tensor) else "array", "name": name}
+    if isinstance(value, np.ndarray):
+        return {"kind": "labels", "dtype": "str" if value.dtype.kind == "U" else "object",
+                "values": [_pack(one, tensors) for one in value.tolist()]}
+    if isinstance(value, (list, tuple)):
+        return {"kind": "list" if isinstance(value, list) else "tuple", "items": [_pack(one, tensors) for one in value]}
+    if isinstance(value, dict):
+        return {"kind": "dict", "items": [[_pack(key, tensors), _pack(one, tensors)] for key, one in value.items()]}
+    if isinstance(value, PFN):
+        if value.card is None:
+            raise ValueError("the network has no model card; use networks that pretrain or load_pretrained returned.")
+        name = f"model.{len(tensors)}"
+        tensors |= {f"{name}.{key}": one for key, one in value.state_dict().items()}
+        return {"kind": "network", "name": name, "card": value.card.to_json()}
+    if isinstance(value, (torch.device, os.PathLike)):
+        return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+    if isinstance(value, np.random.RandomState):
+        return None
+    if isinstance(value, (Table, View, Part, TableEncoder)):
+        kept = vars(value) if isinstance(value, TableEncoder) else {f.name: getattr(value, f.name) for f in fields(value)}
+        return {"kind": type(value).__name__, "fields": {name: _pack(one, tensors) for name, one in kept.items()}}
+    if isinstance(value, Persistence):
+        entries = {name: _pack(one, tensors) for name, one in value.__getstate__().items()}
+        return {"kind": "estimator", "class": type(value).__name__, "fields": entries}
+    raise TypeError(f"cannot save {value!r} of type {type(value).__name__}; use pickle, or labels that are text or numbers.")
+
+
+def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Inverse of `_pack`; makes nothing but the classes named here."""
+    if not isinstance(value, dict):
+        return value
+    kind = value["kind"]
+    if kind == "tensor":
+        return tensors[value["name"]]
+    if kind == "array":
+        array = tensors[value["name"]].numpy()
+        return array if array.ndim else array[()]
+    if kind == "labels":
+        items = [_unpack(one, tensors) for one in value["values"]]
+        if value["dtype"] == "str":
+            return np.array(items, dtype=str)
+        array = np.empty(len(items), dtype=object)
+        array[:] = items
+        return array
+    if kind in ("list", "tuple"):
+        made = [_unpack(one, tensors) for one in value["items"]]
+        return made if kind == "list" else tuple(made)
+    if kind == "dict":
+        return {_unpack(key, tensors): _unpack(one, tensors) for key, one in value["items"]}
+    if kind == "network":
+        return _unpack_network(value, tensors)
+    entries = {name: _unpack(one, tensors) for name, one in value["fields"].items()}
+    if kind == "estimator":
+        kinds = Persistence._REGISTRY
+        estimator = kinds[value["class"]].__new__(kinds[value["class"]])
+        estimator.__setstate__(entries)
+        return estimator
+    if kind == "TableEncoder":
+        encoder = TableEncoder()
+        vars(encoder).update(entries)
+        return encoder
+    return _DATA[kind](**entries)
+
+
+def _unpack_network(value: dict[str, Any], tensors: dict[str, Tensor]) -> PFN:
+    prefix = value["name"] + "."
+    state = {key.removeprefix(prefix): one for key, one in tensors.items() if key.startswith(prefix)}
+    return build_model(state, ModelCard.from_json(value["card"]), "estimator")
