@@ -80,10 +80,11 @@ class PFNEstimator(Persistence):
         y = y if y.ndim == 2 and y.shape[1] > 1 and self._several_targets else column_or_1d(y, warn=True)
         check_consistent_length(table, y)
         assert_all_finite(y, input_name="y")
+        self._kept = np.ones(len(y), dtype=bool)
         if sample_weight is None:
             return table, y, None
         weight = _check_sample_weight(sample_weight, table, dtype=np.float64, ensure_non_negative=True)
-        kept = weight > 0
+        self._kept = kept = weight > 0
         if not kept.any():
             raise ValueError("sample_weight is zero for every row; give at least one row a positive weight.")
         return (table[kept] if isinstance(table, np.ndarray) else table.iloc[kept]), y[kept], weight[kept]

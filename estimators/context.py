@@ -28,7 +28,7 @@ class Table:
     weight : ndarray of shape (n,), float32
         Positive.
     source : ndarray of shape (n_samples,), int32
-        For each row as it came the number of the distinct row; -1 if its weight was 0.
+        For each row as it came the number of the distinct row.
     """
 
     x: np.ndarray
@@ -38,16 +38,15 @@ class Table:
 
     @classmethod
     def of(cls, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None) -> Table:
-        """Merge the rows of x (n_samples, f), y (n_samples,) with these weights, 1 each without."""
+        """Merge the rows of x (n_samples, f), y (n_samples,) with these weights, all positive, 1 each without."""
         weight = np.ones(len(x)) if weight is None else np.asarray(weight, dtype=np.float64)
-        kept = np.flatnonzero(weight > 0)
         x = x + np.float32(0)                                       # -0.0 becomes 0.0
-        order = kept[np.lexsort((weight[kept], y[kept], *x[kept].T[::-1]))]
+        order = np.lexsort((weight, y, *x.T[::-1]))
         x_sorted, y_sorted = x[order], y[order]
         same = (x_sorted[1:] == x_sorted[:-1]) | (np.isnan(x_sorted[1:]) & np.isnan(x_sorted[:-1]))
         new = np.append(True, ~same.all(1) | (y_sorted[1:] != y_sorted[:-1]))
         group = np.cumsum(new) - 1
-        source = np.full(len(x), -1, dtype=np.int32)
+        source = np.empty(len(x), dtype=np.int32)
         source[order] = group
         total = np.bincount(group, weight[order])
         return cls(x_sorted[new], y_sorted[new], total.astype(np.float32), source)

@@ -69,9 +69,8 @@ class Explanations(PFNEstimator):
         rows = [torch.autograd.grad(one, log_weight, retain_graph=True)[0] for one in predictions]
         influence = torch.stack(rows).double().numpy()
         source = self._table.source
-        copies = np.bincount(source[source >= 0], minlength=len(self._table))
-        spread = (influence / copies)[:, source]
-        spread[:, source < 0] = 0.0
+        spread = np.zeros((len(x), len(self._kept)))
+        spread[:, self._kept] = (influence / np.bincount(source))[:, source]
         return spread
 
     def _encode_single_output(self, X: Any) -> Tensor:

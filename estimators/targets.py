@@ -36,8 +36,10 @@ class TargetWarp:
         ordered = y[order].astype(np.float64)
         count = np.cumsum(np.ones(len(y)) if weight is None else weight[order].astype(np.float64))
         total = count[-1]
-        share = np.linspace(0.0, 1.0, int(min(max(total // 10 + 1, 2), 64)))
-        knots = np.unique(ordered[np.searchsorted(count, share * total * (1 - 1e-9))])
+        position = np.linspace(0.0, max(total - 1.0, 0.0), int(min(max(total // 10 + 1, 2), 64)))
+        near = (np.searchsorted(count, np.floor(position) + step, side="right") for step in (0, 1))
+        below, above = (ordered[number.clip(max=len(y) - 1)] for number in near)
+        knots = np.unique(below + (position % 1.0) * (above - below))             # np.quantile of the copies
         if len(knots) < 2:
             return None
         ends = (np.searchsorted(ordered, knots, side=side) for side in ("left", "right"))

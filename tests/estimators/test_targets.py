@@ -40,3 +40,6 @@ def test_a_weight_is_so_many_copies():
     weighted, copied = TargetWarp.normal_scores(y, weight), TargetWarp.normal_scores(np.repeat(y, weight))
     np.testing.assert_allclose(weighted.targets, copied.targets)
     np.testing.assert_allclose(weighted.scores, copied.scores)
+    copies = np.repeat(y, weight)
+    expected = np.quantile(copies, np.linspace(0, 1, len(copies) // 10 + 1))
+    np.testing.assert_allclose(copied.targets, np.unique(expected), rtol=1e-12)
