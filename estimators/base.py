@@ -131,7 +131,7 @@ class PFNEstimator(Persistence):
             "n_estimators": self.n_estimators,
             "max_features": max_features,
             "max_context": self._context_rows(min(n_features, max_features)),
-            "local": self.context == "local",
+            "local": self.context in ("auto", "local"),
         }
 
     def _context_rows(self, n_features: int) -> int:

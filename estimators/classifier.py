@@ -51,7 +51,8 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
         the value that suits them, at the cost of about one more member; 1.0 leaves the network's own confidence.
     context : {"auto", "full", "subsample", "local"}, default="auto"
         What members read of tables longer than `max_context`: "full" all of it, "subsample" another stratified sample
-        each, "local" the rows nearest to the query's cell of the table. "auto" is "subsample".
+        each, "local" the rows nearest to the query's cell of the table, which are other cells for each member. "auto" is
+        "local", the best of them on most large tables (`benchmarks/large_tables.py`).
     max_context : int, default=1000
         Largest number of training rows that a member reads at once.
     memory_limit : float, default=8.0

@@ -180,7 +180,7 @@ def test_long_and_wide_tables_are_subsampled():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(700, 80))
     y = (X[:, 0] > 0) + 2 * (rng.random(700) < 0.01)
-    clf = PFNClassifier(n_estimators=2, max_context=100, random_state=0).fit(X, y)
+    clf = PFNClassifier(n_estimators=2, context="subsample", max_context=100, random_state=0).fit(X, y)
     for view in clf._views:
         rows = view.cells[0].rows
         assert len(rows) == 100

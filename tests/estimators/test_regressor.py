@@ -199,7 +199,7 @@ def test_long_tables_are_subsampled_and_members_agree(network):
     rng = np.random.default_rng(1)
     X = rng.normal(size=(600, 2))
     y = 5.0 + X[:, 1] + 0.1 * rng.normal(size=600)
-    reg = fit(network, X, y, max_context=60)
+    reg = fit(network, X, y, context="subsample", max_context=60)
     assert all(len(view.cells[0].rows) == 60 for view in reg._views)
     distribution = reg.predict_distribution(X[:50])
     whole = fit(network, X, y).predict_distribution(X[:50])
