@@ -74,6 +74,13 @@ class PFNConfig:
         """Tokens of a row: feature groups and the target."""
         return 1 + (n_features if n_features <= self.dense_features else (n_features + 1) // 2)
 
+    @property
+    def least_parameters(self) -> int:
+        """A lower bound on the number of parameters, close to it: the large matrices."""
+        layer = 8 * self.embed_dim**2 + 2 * self.embed_dim * self.hidden_dim
+        ends = 4 * self.embed_dim**2 + 2 * self.embed_dim * self.n_outputs + self.embed_dim * self.n_thinking_rows
+        return self.n_layers * layer + ends
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)

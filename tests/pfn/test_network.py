@@ -169,3 +169,9 @@ def test_configuration_survives_plain_values():
     assert PFNConfig.from_dict(SMALL.to_dict()) == SMALL
     with pytest.raises(ValueError, match=r"unknown PFNConfig fields \['n_wings'\]"):
         PFNConfig.from_dict({"n_wings": 2})
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_the_lower_bound_on_parameters_is_close(task):
+    config = PFNConfig(task=task, cell_ranks=True)
+    assert 0.97 * PFN(config).n_parameters < config.least_parameters < PFN(config).n_parameters
