@@ -164,7 +164,7 @@ class Retrieval(PFN):
     def _summary(self, cells: Tensor) -> Tensor:
         return self.decoder_norm(torch.cat([cells[:, :-1].mean(1), cells[:, -1]], dim=-1))
 
-    def encode_context(self, x: Tensor, y: Tensor) -> EncodedContext:
+    def encode_context(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> EncodedContext:
         scaling = Scaling.of(x)
         cells = torch.cat([self.cells(x, scaling), self.embed_target(y).unsqueeze(1)], dim=1)
         thinking = self.thinking_rows.to(cells.dtype).expand(*cells.shape[:2], -1, -1)
@@ -177,8 +177,7 @@ class Retrieval(PFN):
         keys = self.decoder["key"](self._summary(cells[:, :, self.config.n_thinking_rows :]))
         labels = nn.functional.one_hot(y, self.config.n_outputs)
         memories.append((keys, labels))
-        zero = torch.zeros((), device=x.device)
-        return EncodedContext(scaling, tuple(memories), zero, zero + 1)
+        return EncodedContext(scaling, tuple(memories))
 
     def decode(self, context: EncodedContext, x: Tensor) -> Tensor:
         *memories, (keys, labels) = context.memories
@@ -263,7 +262,7 @@ class ThreeStage(PFN):
             tokens = block(tokens, block.memory(tokens))
         return tokens[:, : self.n_summaries].reshape(n_tasks, n_rows, -1)
 
-    def encode_context(self, x: Tensor, y: Tensor) -> EncodedContext:
+    def encode_context(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> EncodedContext:
         scaling = Scaling.of(x)
         cells = self.cells(x, scaling) + self.embed_cell_target(y).unsqueeze(1)
         cells, memories = self._columns(cells, None)
@@ -273,8 +272,7 @@ class ThreeStage(PFN):
             memory = block.memory(rows)
             memories.append(memory)
             rows = block(rows, memory)
-        zero = torch.zeros((), device=x.device)
-        return EncodedContext(scaling, tuple(memories), zero, zero + 1)
+        return EncodedContext(scaling, tuple(memories))
 
     def decode(self, context: EncodedContext, x: Tensor) -> Tensor:
         cells = self.cells(x, context.scaling)
@@ -283,6 +281,11 @@ class ThreeStage(PFN):
         for block, memory in zip(self.blocks["icl"], context.memories[self.n_columns :], strict=True):
             rows = block(rows, memory)
         return self.decoder(self.decoder_norm(rows))
+
+
+@dataclass(frozen=True)
+class RealContext(EncodedContext):
+    """One whose targets are real."""
 
 
 class TwoHeads(PFN):
@@ -296,16 +299,15 @@ class TwoHeads(PFN):
         inner = 1.2 * torch.special.ndtri(torch.arange(1, n_bars) / n_bars)
         self.register_buffer("borders", torch.cat([torch.tensor([-10.0]), inner, torch.tensor([10.0])]))
 
-    def encode_context(self, x: Tensor, y: Tensor) -> EncodedContext:
+    def encode_context(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> EncodedContext:
         if not y.is_floating_point():
             return super().encode_context(x, y)
         target, scaling = Scaling.of(y.unsqueeze(-1)), Scaling.of(x)
         embedded = self.embed_real_target(target.apply(y.unsqueeze(-1)).to(self.unknown_target.dtype))
-        location, scale = target.mean.squeeze(-1), target.std.squeeze(-1)
-        return EncodedContext(scaling, self._memories(x, scaling, embedded), location, scale)
+        return RealContext(scaling, self._memories(x, scaling, embedded))
 
     def decode(self, context: EncodedContext, x: Tensor) -> Tensor:
-        head = self.decoder if context.target_location.ndim == 0 else self.bars
+        head = self.bars if isinstance(context, RealContext) else self.decoder
         return head(self.represent(context, x))
 
 

@@ -1,4 +1,4 @@
-"""What the two real-data benchmarks share: models, and results kept per dataset, seed and model, of which the missing are computed."""
+"""What the real-data benchmarks share: models, and results kept per dataset, seed and model; the missing are computed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def common_models(task: str) -> Models:
     kind = {"classification": "Classifier", "regression": "Regressor"}[task]
 
     def model(module: str, prefix: str, **arguments: Any) -> Callable[[Split, argparse.Namespace], Any]:
-        return lambda split, _: getattr(import_module(module), prefix + kind)(**arguments)       # imported when it is asked for
+        # Imported when it is asked for.
+        return lambda split, _: getattr(import_module(module), prefix + kind)(**arguments)
 
     return {
         "pfn": lambda split, args: getattr(import_module("estimators"), f"PFN{kind}")(model=args.checkpoint, random_state=0),

@@ -1,8 +1,8 @@
 """Fit and predict times of PFNClassifier and PFNRegressor, beside CatBoost's classifier, in one process on one machine.
 
 Every time includes loading the weights. "first" is the first call at this size in the process, when kernels are planned;
-the others are medians of five. As many rows are predicted as are fitted. Everything is at its defaults: of 3000 rows each
-ensemble member reads 1000.
+the others are medians of five, above 1000 rows a single one. As many rows are predicted as are fitted; "one more row" is one
+row predicted by the fitted estimator, whose context is kept. Everything is at its defaults.
 
     python benchmarks/speed.py                                       # prints the table, writes results/speed.json
 """
@@ -16,6 +16,8 @@ import os
 import platform
 import statistics
 import time
+import timeit
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,32 +39,61 @@ def measure(n_rows: int, n_features: int) -> dict[str, float | str]:
     rng = np.random.default_rng(0)
     X, X_test = rng.normal(size=(2, n_rows, n_features))
     y = (X[:, 0] + X[:, 1] * X[:, -1] + 0.3 * rng.normal(size=n_rows) > 0).astype(int)
+
+    def median(make: Callable[[], Any], target: np.ndarray) -> float:
+        return statistics.median(seconds(make(), X, target, X_test) for _ in range(5 if n_rows <= 1000 else 1))
+
     first = seconds(PFNClassifier(random_state=0), X, y, X_test)
-    pfn = statistics.median(seconds(PFNClassifier(random_state=0), X, y, X_test) for _ in range(5))
-    single = statistics.median(seconds(PFNClassifier(n_estimators=1, random_state=0), X, y, X_test) for _ in range(5))
-    regressor = statistics.median(seconds(PFNRegressor(random_state=0), X, X[:, 0] + y, X_test) for _ in range(5))
-    catboost = statistics.median(
-        seconds(CatBoostClassifier(verbose=False, allow_writing_files=False, random_seed=0), X, y, X_test) for _ in range(3)
+    pfn = median(lambda: PFNClassifier(random_state=0), y)
+    catboost = median(lambda: CatBoostClassifier(verbose=False, allow_writing_files=False, random_seed=0), y)
+    fitted = PFNClassifier(random_state=0)
+    seconds(fitted, X, y, X_test)
+    fitted.predict_proba(X_test[:1])
+    one_row = statistics.median(timeit.repeat(lambda: fitted.predict_proba(X_test[:1]), number=1, repeat=9))
+    row = {"first": first, "pfn": pfn, "one_row": one_row, "one_row_ratio": pfn / one_row,
+           "pfn_one_member": median(lambda: PFNClassifier(n_estimators=1, random_state=0), y),
+           "regressor": median(lambda: PFNRegressor(random_state=0), X[:, 0] + y),
+           "catboost": catboost, "ratio": pfn / catboost}
+    return {"size": f"{n_rows} × {n_features}"} | {name: round(value, 3) for name, value in row.items()}
+
+
+def measure_many(n_tables: int, n_rows: int, n_features: int) -> dict[str, float | str]:
+    """As many tables one after another and in one call, 20 queries each."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n_tables, n_rows + 20, n_features))
+    tables = [(x[:n_rows], (x[:n_rows, 0] > 0).astype(int), x[n_rows:]) for x in X]
+
+    def loop() -> None:
+        for X_one, y, query in tables:
+            PFNClassifier(random_state=0).fit(X_one, y).predict_proba(query)
+
+    single, together = (
+        statistics.median(timeit.repeat(run, number=1, repeat=4)[1:])
+        for run in (loop, lambda: PFNClassifier(random_state=0).predict_proba_many(tables))
     )
-    return {"size": f"{n_rows} × {n_features}", "first": round(first, 3), "pfn": round(pfn, 3),
-            "pfn_one_member": round(single, 3), "regressor": round(regressor, 3),
-            "catboost": round(catboost, 3), "ratio": round(pfn / catboost, 3)}
+    return {"tables": f"{n_tables} of {n_rows} × {n_features}", "one_by_one": round(single, 3),
+            "together": round(together, 3), "ratio": round(single / together, 2)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default=str(Path(__file__).resolve().parent / "results" / "speed.json"))
-    parser.add_argument("--sizes", nargs="+", default=["100x5", "500x10", "1000x50", "3000x30"], metavar="ROWSxFEATURES")
+    parser.add_argument("--sizes", nargs="+", default=["100x5", "500x10", "1000x50", "3000x30", "10000x20"],
+                        metavar="ROWSxFEATURES")
     args = parser.parse_args()
     rows = [measure(*map(int, size.split("x"))) for size in args.sizes]
+    many = [measure_many(32, 50, 5), measure_many(32, 200, 10)]
     machine = f"{os.cpu_count()} cores, {platform.machine()}, bfloat16 {torch.cpu.get_capabilities().get('avx512_bf16')}"
-    record = {"date": str(datetime.date.today()), "machine": machine, "torch": torch.__version__, "rows": rows}
+    record = {"date": str(datetime.date.today()), "machine": machine, "torch": torch.__version__, "rows": rows, "many": many}
     Path(args.out).write_text(json.dumps(record, indent=1) + "\n")
-    print("| rows × features | first call, s | PFN, s | one member, s | PFNRegressor, s | CatBoost, s | PFN / CatBoost |")
-    print("|---|---|---|---|---|---|---|")
-    names = ("size", "first", "pfn", "pfn_one_member", "regressor", "catboost", "ratio")
+    print("| rows × features | first call, s | PFN, s | one more row, s | ratio | one member, s | PFNRegressor, s "
+          "| CatBoost, s | PFN / CatBoost |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for row in rows:
-        print(f"| {' | '.join(str(row[name]) for name in names)} |")
+        print(f"| {' | '.join(map(str, row.values()))} |")
+    print("\n| tables | one by one, s | together, s | ratio |\n|---|---|---|---|")
+    for row in many:
+        print(f"| {' | '.join(map(str, row.values()))} |")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.utils.validation import _check_sample_weight, assert_all_finite, check_consistent_length, column_or_1d
 from torch import Tensor
@@ -31,6 +32,8 @@ from pfn import PFN, load_pretrained
 from pfn.checkpoint import bundled_weights
 from pfn.network import EncodedContext
 
+_FEW = 32                                                           # queries
+_ALL = (-1, -1)                                                     # key of the contexts of all members
 _CONTEXTS = ("auto", "full", "subsample", "local")
 
 
@@ -77,6 +80,9 @@ class PFNEstimator(Persistence):
             )
         table = as_table(self, X, reset=True)
         y = np.asarray(y)
+        missing = np.argwhere(pd.isna(y))                           # scikit-learn sees neither None nor pd.NA
+        if len(missing):
+            raise ValueError(f"Input y contains NaN, None or NA, first in row {missing[0, 0]}; leave such rows out of fit.")
         y = y if y.ndim == 2 and y.shape[1] > 1 and self._several_targets else column_or_1d(y, warn=True)
         check_consistent_length(table, y)
         assert_all_finite(y, input_name="y")
@@ -180,7 +186,25 @@ class PFNEstimator(Persistence):
     def _ask(self, questions: list[Question], what: str = "decode") -> list[Tensor]:
         """Answers, each (len(queries), ...) float64, from contexts that are encoded once and kept for the next call."""
         function = getattr(self.model_, what)
+        together = self._together(questions)
+        if together is not None:
+            return list(in_blocks(function, together, torch.stack([q.x for q in questions])))
         return [in_blocks(function, self._context(q.member, q.part), q.x.unsqueeze(0))[0] for q in questions]
+
+    def _together(self, questions: list[Question]) -> EncodedContext | None:
+        """All members' contexts in one batch, which a few queries of a small table pass in a third of the time."""
+        parts = [(q.member, q.part) for q in questions]
+        if not 1 < len(questions) == len(self._views) or len(questions[0].x) > _FEW or any(part for _, part in parts):
+            return None
+        if _ALL not in self._contexts:
+            contexts = [self._context(*part) for part in parts]
+            shapes = {(q.x.shape, one.memories[0][0].shape, one.log_weight is None)
+                      for q, one in zip(questions, contexts, strict=True)}
+            small = sum(map(memory_bytes, contexts)) <= self.memory_limit * 2**30 / 32
+            if len(shapes) > 1 or not small or any(len(view.parts) > 1 for view in self._views):
+                return None
+            self._contexts[_ALL] = EncodedContext.joined(contexts)
+        return self._contexts[_ALL]
 
     def _context(self, member: int, part: int) -> EncodedContext:
         kept = self._contexts

@@ -72,10 +72,12 @@ class Table:
 def location_and_scale(y: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
     """Weighted mean and standard deviation; 1 for a constant."""
     order = np.argsort(y, kind="stable")                            # sums do not depend on the order of the rows
-    y, share = y[order], weight[order] / weight.sum(dtype=np.float64)
-    location = float(share @ y)
-    scale = float(np.sqrt(share @ (y - location) ** 2))
-    return location, scale if scale > 1e-12 * abs(location) else 1.0
+    exponent = int(np.frexp(np.abs(y).max())[1])                    # taken out, so that squares neither overflow nor vanish
+    y, share = np.ldexp(y[order], -exponent), weight[order] / weight.sum(dtype=np.float64)
+    location = share @ y
+    scale = np.sqrt(share @ (y - location) ** 2)
+    constant = not scale > 1e-12 * abs(location)
+    return float(np.ldexp(location, exponent)), 1.0 if constant else float(np.ldexp(scale, exponent))
 
 
 def stratified_sample(strata: np.ndarray, size: int, random_state: np.random.RandomState) -> np.ndarray:

@@ -97,7 +97,7 @@ def run_grouped(model: PFN, passes: list[list[Pass]]) -> list[list[Tensor]]:
 
 def bytes_per_context_row(config: PFNConfig, n_features: int, itemsize: int) -> int:
     """Memory that a context row costs at the peak of encoding: kept keys and values, and what a layer computes."""
-    return config.n_tokens(n_features) * config.embed_dim * itemsize * (2 * config.n_layers + 12)
+    return config.n_tokens(n_features) * config.embed_dim * itemsize * (2 * config.n_layers + 14)
 
 
 def memory_bytes(context: EncodedContext) -> int:

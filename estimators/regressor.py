@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.base import RegressorMixin, clone
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import assert_all_finite, check_is_fitted
 from torch import Tensor
 
 from estimators.base import Question
@@ -145,9 +145,12 @@ class PFNRegressor(RegressorMixin, FineTuning, Explanations):
         self._check_parameters()
         table, target, weight = self._read(X, y, sample_weight)
         try:
+            if target.dtype.kind in "mM":
+                raise TypeError(f"its dtype is {target.dtype}")
             target = target.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(f"y is not numeric ({error}); use PFNClassifier for labels.") from error
+        assert_all_finite(target, input_name="y")                   # again: it may have been text
         self.__dict__.pop("estimators_", None)
         # Borders from the float32 original: rounded to bfloat16 they need not increase.
         self._borders = self._load("regression", "regresses").borders.detach().double().cpu()

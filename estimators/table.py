@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -21,11 +22,17 @@ def as_table(estimator: BaseEstimator, X: Any, *, reset: bool) -> np.ndarray | p
     Sets (`reset=True`) or checks `n_features_in_` and `feature_names_in_` of `estimator`. Infinite values, sparse
     matrices, complex numbers and empty tables raise scikit-learn's own errors.
     """
+    if isinstance(X, np.ma.MaskedArray):
+        X = np.ma.filled(X.astype(np.float64 if X.dtype.kind in "biuf" else object), np.nan)
     if not isinstance(X, pd.DataFrame):
         array = X if sparse.issparse(X) else np.asarray(X)
         if array.dtype.kind in "US" and isinstance(X, (list, tuple)):
             array = np.asarray(X, dtype=object)                     # NumPy turned numbers beside strings into strings
-        if sparse.issparse(X) or array.dtype.kind not in "OUST" or array.ndim != 2 or 0 in array.shape:
+        if array.dtype.kind == "V":
+            raise TypeError(f"X is an array of dtype {array.dtype}; pass pd.DataFrame(X).")
+        if array.dtype.kind in "OUST" and array.ndim != 2:          # scikit-learn's words, before it tries to read numbers
+            return validate_data(estimator, array, dtype=None, reset=reset)
+        if sparse.issparse(X) or array.dtype.kind not in "OUST" or 0 in array.shape:
             return validate_data(estimator, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=reset)
         validate_data(estimator, X, skip_check_array=True, reset=reset)
         frame = pd.DataFrame(array)
@@ -51,7 +58,7 @@ def _as_numeric(column: pd.Series) -> np.ndarray | None:
         return None
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         utc = column if column.dt.tz is None else column.dt.tz_convert(None)
-        column = utc - pd.Timestamp(0)                              # the origin does not matter
+        column = utc - pd.Timestamp("1970-01-01")                   # the origin does not matter
     if pd.api.types.is_timedelta64_dtype(column.dtype):
         return column.dt.total_seconds().to_numpy(dtype=np.float64)
     if pd.api.types.is_complex_dtype(column.dtype):
@@ -61,7 +68,14 @@ def _as_numeric(column: pd.Series) -> np.ndarray | None:
     if column.dtype == object:
         present = column[column.notna()]
         if all(isinstance(value, (Real, Decimal, np.bool_)) for value in present):
-            return column.where(column.notna(), np.nan).to_numpy(dtype=np.float64)
+            try:
+                return column.where(column.notna(), np.nan).to_numpy(dtype=np.float64)
+            except OverflowError as error:
+                raise ValueError(f"column {column.name!r} holds an integer beyond float64; take logarithms.") from error
+    text = column[column.notna()]
+    if len(text) and all(isinstance(value, str) for value in text):                    # numbers that were read as text
+        numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        return numbers if np.isfinite(numbers[column.notna()]).all() else None
     return None
 
 
@@ -77,7 +91,8 @@ class TableEncoder:
     """Learn from a checked table how to turn it into numbers, and do so for later tables.
 
     Numeric columns are shifted and scaled in float64, so that large offsets (timestamps) survive float32. Categories
-    get the codes 0 … K-1 in sorted order; a category that was not seen in `fit`, and any missing value, becomes NaN.
+    get the codes 0 … K-1 in sorted order, or in their own if they have one; a category that was not seen in `fit`, and
+    any missing value, becomes NaN.
     """
 
     def fit(self, table: np.ndarray | pd.DataFrame) -> TableEncoder:
@@ -85,18 +100,16 @@ class TableEncoder:
         if isinstance(table, pd.DataFrame):
             for i in range(table.shape[1]):
                 if _as_numeric(table.iloc[:, i]) is None:
-                    labels = table.iloc[:, i].dropna().map(_label)
-                    self.categories_[i] = {label: code for code, label in enumerate(sorted(labels.unique()))}
+                    self.categories_[i] = {label: code for code, label in enumerate(_levels(table.iloc[:, i]))}
         # Of distinct values, so that copies of rows change nothing.
         values = [np.unique(column[~np.isnan(column)]) for column in self._matrix(table).T]
-        self.mean_ = np.array([column.mean() if len(column) else 0.0 for column in values])
-        scale = np.array([column.std() if len(column) else 1.0 for column in values])
-        self.scale_ = np.where(scale > 0, scale, 1.0)
+        self.mean_, self.scale_ = np.array([_mean_and_std(column) for column in values]).T
         return self
 
     def transform(self, table: np.ndarray | pd.DataFrame) -> np.ndarray:
         """Float32 matrix (n_rows, n_features), NaN where missing."""
-        return np.clip((self._matrix(table) - self.mean_) / self.scale_, -1e6, 1e6).astype(np.float32)
+        with np.errstate(over="ignore"):                            # of values far outside; clipped
+            return np.clip((self._matrix(table) - self.mean_) / self.scale_, -1e6, 1e6).astype(np.float32)
 
     def transform_tensor(self, x: Tensor) -> Tensor:
         """`transform` of a table of numbers (n_rows, n_features), through which gradients flow."""
@@ -122,7 +135,7 @@ class TableEncoder:
         for i in range(table.shape[1]):
             column = table.iloc[:, i]
             if i in self.categories_:
-                codes = column.map(_label, na_action="ignore").map(self.categories_[i])
+                codes = _labels(column).map(self.categories_[i])
                 columns.append(codes.to_numpy(dtype=np.float64, na_value=np.nan))
                 continue
             numbers = _as_numeric(column)
@@ -137,6 +150,29 @@ class TableEncoder:
         return matrix
 
 
-def _label(value: Any) -> str:
+def _labels(column: pd.Series) -> pd.Series:
     """Categories are compared by their text, so that 1 and "1" agree and mixed columns can be sorted."""
-    return str(value)
+    if column.dtype == object:
+        for value in column[column.notna()]:
+            if not isinstance(value, Hashable):
+                raise TypeError(f"column {column.name!r} holds {value!r}, a {type(value).__name__}; give its parts columns.")
+    return column.map(str, na_action="ignore")
+
+
+def _levels(column: pd.Series) -> list[str]:
+    """The categories in `column`: in their order if they have one, else sorted."""
+    present = set(_labels(column).dropna())
+    if isinstance(column.dtype, pd.CategoricalDtype) and column.cat.ordered:
+        return [level for level in map(str, column.cat.categories) if level in present]
+    return sorted(present)
+
+
+def _mean_and_std(values: np.ndarray) -> tuple[float, float]:
+    """0 for the mean of nothing, 1 for the standard deviation of nothing and of a constant."""
+    if not len(values):
+        return 0.0, 1.0
+    exponent = int(np.frexp(np.abs(values).max())[1])
+    values = np.ldexp(values, -exponent)                            # exact, and squares neither overflow nor vanish
+    with np.errstate(over="ignore"):
+        mean, std = np.ldexp([values.mean(), values.std()], exponent).tolist()
+    return mean, std if std > 0 else 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pfn.attention import CellBlock, norm
-from pfn.encoder import CellEncoder, Scaling
+from pfn.encoder import CellEncoder, Scaling, SortedColumns
 
 if TYPE_CHECKING:
     from pfn.checkpoint import ModelCard
@@ -100,9 +101,21 @@ class EncodedContext:
 
     scaling: Scaling
     memories: tuple[tuple[Tensor, Tensor], ...]
-    target_location: Tensor                                        # (B, 1), regression: mean of the context's targets
-    target_scale: Tensor                                           # (B, 1)
     log_weight: Tensor | None = None                               # (B, thinking + context rows); None: all 0
+
+    @classmethod
+    def joined(cls, contexts: Sequence[EncodedContext]) -> EncodedContext:
+        """Contexts of equal shapes as one batch."""
+        scalings, weights = [one.scaling for one in contexts], [one.log_weight for one in contexts]
+        columns = [scaling.columns for scaling in scalings if scaling.columns is not None]
+        parts = (torch.cat([vars(one)[name] for one in columns]) for name in ("ordered", "ranks_of_ordered", "count"))
+        scaling = Scaling(
+            torch.cat([one.mean for one in scalings]), torch.cat([one.std for one in scalings]),
+            SortedColumns(*parts) if columns else None,
+        )
+        memories = tuple((torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer]))
+                         for layer in zip(*(one.memories for one in contexts), strict=True))
+        return cls(scaling, memories, None if weights[0] is None else torch.cat([w for w in weights if w is not None]))
 
 
 class PFN(nn.Module):
@@ -184,10 +197,8 @@ class PFN(nn.Module):
             w times. Rows of weight 0 do not exist, so that tasks with different numbers of rows can share a batch.
         """
         scaling = Scaling.of(x, weight, ranks=self.config.cell_ranks)
-        location, scale = y.new_zeros((), dtype=torch.float32), y.new_ones((), dtype=torch.float32)
         if self.config.task == "regression":
             target = Scaling.of(y.unsqueeze(-1), weight)
-            location, scale = target.mean.squeeze(-1), target.std.squeeze(-1)
             embedded = self.embed_target(target.apply(y.unsqueeze(-1)).to(self.unknown_target.dtype))
         else:
             embedded = self.embed_target(y)                                          # (B, C, E)
@@ -195,7 +206,7 @@ class PFN(nn.Module):
         if weight is not None:
             log_weight = nn.functional.pad(weight.float().log(), (self.config.n_thinking_rows, 0))
         memories = self._memories(x, scaling, embedded, log_weight)
-        return EncodedContext(scaling, memories, location, scale, log_weight)
+        return EncodedContext(scaling, memories, log_weight)
 
     def _memories(
         self, x: Tensor, scaling: Scaling, embedded: Tensor, log_weight: Tensor | None = None

@@ -64,8 +64,8 @@ class TestEmbedding:
         clf = PFNClassifier(n_estimators=2, random_state=0).fit(X[:100], y[:100])
         embedded = clf.embed(X)
         assert embedded.shape == (len(X), 2 * clf.model_.config.embed_dim)
-        neighbours = KNeighborsClassifier().fit(embedded[:100], y[:100])
-        assert neighbours.score(embedded[100:], y[100:]) > KNeighborsClassifier().fit(X[:100], y[:100]).score(X[100:], y[100:])
+        scores = [KNeighborsClassifier().fit(table[:100], y[:100]).score(table[100:], y[100:]) for table in (embedded, X)]
+        assert scores[0] > scores[1]
 
     def test_a_row_alone_has_the_same_embedding(self, cancer):
         X, y = cancer
