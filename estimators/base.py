@@ -214,7 +214,7 @@ class PFNEstimator(Persistence):
         with torch.no_grad():
             context = encode(self.model_, *self._shown(view, view.parts[part].rows, view.parts[part]))
         used = sum(memory_bytes(other) for other in list(kept.values()))
-        if used + memory_bytes(context) <= self.memory_limit * 2**30 / 4:
+        if used + memory_bytes(context) <= self.memory_limit * 2**30 / 8:
             kept[member, part] = context
         return context
 

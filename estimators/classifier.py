@@ -145,7 +145,7 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
     def predict_proba(self, X: Any) -> np.ndarray:
         """Posterior predictive probability of each class.
 
-        The context is encoded by the first call and kept for the next, if it takes less than a quarter of `memory_limit`.
+        The context is encoded by the first call and kept for the next, if it takes less than an eighth of `memory_limit`.
 
         Parameters
         ----------

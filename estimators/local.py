@@ -11,6 +11,7 @@ from sklearn.cluster import KMeans
 from estimators.context import Table, stratified_sample
 
 _SHARE_OF_ALL = 0.125                                               # of a cell's context that is a sample of all rows
+_MOST_CELLS = 32                                                    # of a member: each costs a context
 
 
 def divide(
@@ -27,7 +28,7 @@ def divide(
        n rows keeps its bias when it reads more; restricted to a neighbourhood that shrinks, the bias goes to 0.
     """
     position = table.ranks(torch.from_numpy(table.x)).nan_to_num(0.0).numpy()
-    n_cells = min(math.ceil(2 * len(table) / size), 64)
+    n_cells = min(math.ceil(2 * len(table) / size), _MOST_CELLS)
     fit_on = position if len(table) <= 20_000 else position[random_state.permutation(len(table))[:20_000]]
     kmeans = KMeans(n_cells, n_init=1, max_iter=30, random_state=random_state)
     centres = np.ascontiguousarray(kmeans.fit(fit_on).cluster_centers_, dtype=np.float32)

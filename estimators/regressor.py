@@ -174,7 +174,7 @@ class PFNRegressor(RegressorMixin, FineTuning, Explanations):
     def predict_distribution(self, X: Any) -> PredictiveDistribution:
         """Posterior predictive distribution of each row's target.
 
-        The context is encoded by the first call and kept for the next, if it takes less than a quarter of `memory_limit`.
+        The context is encoded by the first call and kept for the next, if it takes less than an eighth of `memory_limit`.
 
         Parameters
         ----------
