@@ -157,14 +157,14 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
         ndarray of shape (n_samples, n_classes), float64
             Columns in the order of `classes_`; rows sum to 1.
         """
+        return np.exp(self.predict_log_proba(X))
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithm of `predict_proba`; finite where that is 0 to double precision."""
         check_is_fitted(self)
         x = self._encode_queries(X)
         questions = self._questions(x)
-        return self._probabilities(questions, self._ask(questions), len(x)).numpy()
-
-    def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Logarithm of `predict_proba`."""
-        return np.log(self.predict_proba(X))
+        return self._log_probabilities(questions, self._ask(questions), len(x)).numpy()
 
     def predict(self, X: Any) -> np.ndarray:
         """Most probable class of each row, (n_samples,)."""
@@ -217,7 +217,7 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
         passes = [[estimator._pass(q) for q in own] for estimator, own in zip(fitted, questions, strict=True)]
         answers = run_grouped(model, passes)
         return [
-            estimator._probabilities(own, logits, len(x)).numpy()
+            estimator._log_probabilities(own, logits, len(x)).exp().numpy()
             for estimator, own, logits, x in zip(fitted, questions, answers, queries, strict=True)
         ]
 
@@ -243,7 +243,7 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
         check_is_fitted(self)
         x = self._encoder.transform_tensor(X)
         questions = self._questions(x)
-        return self._probabilities(questions, self._ask(questions), len(x))
+        return self._log_probabilities(questions, self._ask(questions), len(x)).exp()
 
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> PFNClassifier:
         halves = self._prepare(X, y, sample_weight)
@@ -291,8 +291,7 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
         return part.slots[self._table.y[rows]]
 
     def _negative_log_likelihood(self, X: Any, y: Any) -> float:
-        p = self.predict_proba(X)[np.arange(len(X)), np.searchsorted(self.classes_, y)]
-        return -float(np.log(p.clip(1e-12)).mean())
+        return -float(self.predict_log_proba(X)[np.arange(len(X)), np.searchsorted(self.classes_, y)].mean())
 
     def _tasks(self) -> TableTasks:
         settings = self._view_settings()
@@ -304,15 +303,15 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
         views = [self._views[q.member] for q in questions]
         logits = [self._ask_weighted(view, view.parts[q.part], q.x, log_weight)
                   for view, q in zip(views, questions, strict=True)]
-        return self._probabilities(questions, logits, len(x)).amax(1).log()
+        return self._log_probabilities(questions, logits, len(x)).amax(1)
 
-    def _probabilities(self, questions: list[Question], logits: list[Tensor], n_queries: int) -> Tensor:
-        """Probabilities (n_queries, n_classes), columns as in `classes_`, from the answers to the questions."""
+    def _log_probabilities(self, questions: list[Question], logits: list[Tensor], n_queries: int) -> Tensor:
+        """Log-probabilities (n_queries, n_classes), columns as in `classes_`, from the answers to the questions."""
         log_p = torch.zeros(n_queries, len(self.classes_), dtype=torch.float64)
         for question, answer in zip(questions, logits, strict=True):
             part = self._views[question.member].parts[question.part]
             log_p = log_p.index_add(0, torch.from_numpy(question.queries), _log_choice(answer, part.slots))
-        return (log_p / (len(self._views) * self.temperature_)).softmax(1)[:, torch.from_numpy(self._rank_of_class)]
+        return (log_p / (len(self._views) * self.temperature_)).log_softmax(1)[:, torch.from_numpy(self._rank_of_class)]
 
     def _halves(self, random_state: np.random.RandomState) -> list[Pass]:
         """Two passes in which one half of a context predicts the other; sets what the second half is, for both.

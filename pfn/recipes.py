@@ -12,6 +12,7 @@ from priors import (
     Prior,
     RulePrior,
     SCMPrior,
+    as_classification,
     with_additive_target,
     with_categoricals,
     with_distractors,
@@ -24,25 +25,32 @@ from priors import (
 
 
 def tabular_prior(max_classes: int = 10) -> Prior:
-    """Tables: causal graphs and rules, with columns such as real tables have; real targets with `max_classes=0`."""
-    graphs = Mixture([(0.75, SCMPrior(max_classes)), (0.25, SCMPrior(max_classes, style="layered"))])
-    tasks: Prior = with_learnable(graphs, least=0.05, overdraw=1.2)
+    """Tables: causal graphs, sums of effects and rules, with columns as in real tables; real targets with `max_classes=0`."""
+
+    def graphs(classes: int) -> Prior:
+        styles = Mixture([(0.75, SCMPrior(classes)), (0.25, SCMPrior(classes, style="layered"))])
+        return with_learnable(styles, least=0.05, overdraw=1.2)
+
     if max_classes == 0:
-        tasks = with_normal_scores(with_target_noise(with_additive_target(tasks)))
+        tasks = with_normal_scores(with_target_noise(with_additive_target(graphs(0))))
     else:
-        tasks = Mixture([(0.9, tasks), (0.1, RulePrior(max_classes=max_classes))])
+        sums = with_target_noise(with_additive_target(graphs(0), probability=1.0))
+        additive = as_classification(sums, max_classes=max_classes)
+        tasks = Mixture([(0.75, graphs(max_classes)), (0.15, additive), (0.1, RulePrior(max_classes=max_classes))])
     return with_missing(with_categoricals(with_warps(with_distractors(tasks, probability=0.25)), probability=0.2))
 
 
 def classifier() -> PretrainConfig:
-    """The bundled `classifier`."""
+    """The bundled `classifier`: the regressor's layers learn to tell classes apart, and to read ranks."""
     return PretrainConfig(
         prior=tabular_prior(),
         model=PFNConfig(task="classification", n_outputs=10, embed_dim=192, n_layers=4, n_heads=3, hidden_dim=384,
-                        dense_features=24),
-        sizes=TaskSizes(rows=(24, 1024), features=(1, 64), cells=10_240),
-        n_steps=3_600,
-        decay_steps=900,
+                        cell_ranks=True),
+        sizes=TaskSizes(rows=(40, 1280), features=(1, 64), cells=10_240),
+        late_sizes=TaskSizes(rows=(24, 2048), features=(1, 100), cells=10_240, max_cells=40_960),
+        n_steps=3_500,
+        decay_steps=800,
+        start_from="regressor",
     )
 
 

@@ -104,6 +104,17 @@ class TestInvariance:
         np.testing.assert_allclose(scaled, self.fit(X, y, precision).predict_proba(X_test), atol=tolerance, rtol=0)
 
 
+def test_scores_of_other_kinds_agree_with_the_probabilities():
+    X, y = load_iris(return_X_y=True)
+    clf = PFNClassifier(n_estimators=1, random_state=0).fit(X[::2], y[::2])
+    np.testing.assert_allclose(np.exp(clf.predict_log_proba(X)), clf.predict_proba(X))
+    np.testing.assert_array_equal(clf.decision_function(X), clf.predict_log_proba(X))
+    binary = PFNClassifier(n_estimators=1, random_state=0).fit(X[::2], y[::2] == 1)
+    p = binary.predict_proba(X)[:, 1]
+    np.testing.assert_allclose(binary.decision_function(X), np.log(p / (1 - p)), atol=1e-6)
+    assert np.isfinite(PFNClassifier(1, temperature=1e-3).fit(X, y).predict_log_proba(X)).all()
+
+
 def test_precisions_agree():
     X, y = load_iris(return_X_y=True)
     classifiers = [PFNClassifier(random_state=0, precision=precision) for precision in ("float32", "bfloat16")]
