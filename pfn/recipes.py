@@ -25,7 +25,7 @@ from priors import (
 
 
 def tabular_prior(max_classes: int = 10) -> Prior:
-    """Tables: causal graphs, sums of effects and rules, with columns as in real tables; real targets with `max_classes=0`."""
+    """Tables: causal graphs, sums of effects, rules, with columns as in real tables; real targets with `max_classes=0`."""
 
     def graphs(classes: int) -> Prior:
         styles = Mixture([(0.75, SCMPrior(classes)), (0.25, SCMPrior(classes, style="layered"))])

@@ -189,7 +189,7 @@ def test_a_handful_of_rows(n):
 
 def test_long_and_wide_tables_are_subsampled():
     rng = np.random.default_rng(0)
-    X = rng.normal(size=(700, 80))
+    X = rng.normal(size=(700, 120))
     y = (X[:, 0] > 0) + 2 * (rng.random(700) < 0.01)
     clf = PFNClassifier(n_estimators=2, context="subsample", max_context=100, random_state=0).fit(X, y)
     for view in clf._views:
@@ -197,7 +197,7 @@ def test_long_and_wide_tables_are_subsampled():
         assert len(rows) == 100
         assert len(view.columns) == clf.model_.card.envelope.max_features
         assert set(clf._table.y[rows]) == set(range(4))              # rare classes are kept
-    assert set(np.concatenate([view.columns for view in clf._views])) == set(range(80))
+    assert set(np.concatenate([view.columns for view in clf._views])) == set(range(120))
     assert clf.predict_proba(X[:5]).shape == (5, 4)
 
 
