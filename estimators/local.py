@@ -28,8 +28,8 @@ def divide(
        n rows keeps its bias when it reads more; restricted to a neighbourhood that shrinks, the bias goes to 0.
     """
     position = table.ranks(torch.from_numpy(table.x)).nan_to_num(0.0).numpy()
-    n_cells = min(math.ceil(2 * len(table) / size), _MOST_CELLS)
     fit_on = position if len(table) <= 20_000 else position[random_state.permutation(len(table))[:20_000]]
+    n_cells = min(math.ceil(2 * len(table) / size), _MOST_CELLS, len(np.unique(fit_on, axis=0)))
     kmeans = KMeans(n_cells, n_init=1, max_iter=30, random_state=random_state)
     centres = np.ascontiguousarray(kmeans.fit(fit_on).cluster_centers_, dtype=np.float32)
     n_far = max(int(_SHARE_OF_ALL * size), 1)

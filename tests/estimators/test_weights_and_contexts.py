@@ -154,6 +154,11 @@ class TestLocalContexts:
             distance = np.linalg.norm(position - centre, axis=1)
             assert np.isin(np.argsort(distance)[:175], rows).all()
 
+    def test_a_column_of_two_values_has_two_cells(self):
+        x = np.repeat([0.0, 1.0], 300)[:, None].astype(np.float32)
+        centres, contexts = divide(Table.of(x, np.arange(600.0)), np.zeros(600, dtype=int), 50, np.random.RandomState(0))
+        assert len(centres) == len(contexts) == 2
+
     def test_predictions_do_not_depend_on_the_other_queries(self):
         rng = np.random.default_rng(0)
         X = rng.normal(size=(700, 3))
