@@ -19,10 +19,6 @@ and model:
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
-import platform
 import time
 import warnings
 from itertools import product
@@ -32,7 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from real_data import Models, common_models
+from real_data import Models, common_models, read_results, write_results
 from scipy.stats import loguniform, randint, uniform
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -138,8 +134,7 @@ def scores(estimator: Any, split: Split) -> dict[str, float]:
 def compute(args: argparse.Namespace) -> dict[str, Any]:
     """Fill `args.out` with whatever is asked for and not there yet; written after every seed of a set."""
     out = Path(args.out)
-    results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"rows": {}}
-    when = f"{datetime.date.today()} on one of {os.cpu_count()} cores, {platform.machine()}"
+    results = read_results(out)
     for seed, dataset in tqdm(list(product(range(N_SEEDS), read_datasets(args.data))), disable=None):
         done = set()
         for model, size in product(args.models, SIZES):
@@ -152,9 +147,7 @@ def compute(args: argparse.Namespace) -> dict[str, Any]:
                 results["rows"][key] = scores(MODELS[model](split, args), split)
             done.add(model)
         if done:
-            results["computed"] = results.get("computed", {}) | dict.fromkeys(done, when)
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(json.dumps(results, indent=0, sort_keys=True) + "\n")
+            write_results(out, results, done, where=", one thread")
     return results
 
 

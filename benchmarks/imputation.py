@@ -11,10 +11,6 @@ the same table. Results are kept by "dataset/mechanism/seed/imputer"; what is th
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
-import platform
 import warnings
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from real_data import read_results, write_results
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
@@ -132,7 +129,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     out = Path(args.out)
-    results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"rows": {}}
+    results = read_results(out)
     for name in tqdm(SETS, disable=None):
         dataset = read_dataset(Path(args.data) / f"{name}.npz")
         done = set()
@@ -149,10 +146,7 @@ def main() -> None:
                     results["rows"][key] = score(x, hide, categorical, filled)
                     done.add(model)
         if done:
-            when = {model: f"{datetime.date.today()} on {os.cpu_count()} cores, {platform.machine()}" for model in done}
-            results["computed"] = results.get("computed", {}) | when
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(json.dumps(results, indent=0, sort_keys=True) + "\n")
+            write_results(out, results, done)
     print(summary(results["rows"]))
 
 

@@ -13,12 +13,8 @@ four fifths of the rows, that its spread comes from. Baselines are at their defa
 from __future__ import annotations
 
 import argparse
-import datetime
 import inspect
 import io
-import json
-import os
-import platform
 import tarfile
 import time
 import warnings
@@ -32,7 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from real_data import common_models
+from real_data import common_models, read_results, write_results
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
@@ -162,12 +158,11 @@ def score(model: Any, split: Split) -> Row:
 def compute(args: argparse.Namespace) -> dict[str, Any]:
     """Fill `args.out` with whatever is asked for and not there yet, or to be done again; written after every result."""
     out = Path(args.out)
-    results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    results = read_results(out)
     for part in ("rows", "failed"):
-        results.setdefault(part, {"classification": {}, "regression": {}})
+        for task in ("classification", "regression"):
+            results.setdefault(part, {}).setdefault(task, {})
     results.setdefault("sets", {})
-    results.setdefault("computed", {})
-    where = f"{os.cpu_count()} cores, {platform.machine()}, {args.threads} thread{'s' * (args.threads > 1)}"
     for name in tqdm(args.sets, disable=None):
         dataset = load_large(name)
         task, made = dataset.task, models(dataset.task)
@@ -187,8 +182,8 @@ def compute(args: argparse.Namespace) -> dict[str, Any]:
                 except ValueError as error:                                # too many classes for the network, for example
                     results["rows"][task].pop(key, None)
                     results["failed"][task][key] = str(error)
-                results["computed"][model] = f"{datetime.date.today()} on {where if model in CONTEXTS else 'one thread'}"
-                out.write_text(json.dumps(results, indent=0, sort_keys=True) + "\n")
+                n_threads = args.threads if model in CONTEXTS else 1
+                write_results(out, results, {model}, where=f", {n_threads} thread{'s' * (n_threads > 1)}")
     return results
 
 

@@ -39,10 +39,24 @@ def common_models(task: str) -> Models:
     }
 
 
+def read_results(out: Path) -> dict[str, Any]:
+    """What earlier runs have left."""
+    results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"rows": {}}
+    return results
+
+
+def write_results(out: Path, results: dict[str, Any], done: set[str], where: str = "") -> None:
+    """Keep the results, with date and machine for the models in `done`; `where` says more of the machine's use."""
+    when = f"{datetime.date.today()} on {os.cpu_count()} cores, {platform.machine()}{where}"
+    results["computed"] = results.get("computed", {}) | dict.fromkeys(done, when)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(results, indent=0, sort_keys=True) + "\n")
+
+
 def compute(args: argparse.Namespace, models: Models) -> dict[str, Any]:
     """Fill `args.out` with whatever is asked for and not there yet; written after every dataset."""
     out = Path(args.out)
-    results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"rows": {}}
+    results = read_results(out)
     done: set[str] = set()
     for dataset in tqdm(read_datasets(args.data), disable=None):
         if dataset.n_classes > MAX_CLASSES or (args.sets is not None and dataset.name not in args.sets):
@@ -58,10 +72,7 @@ def compute(args: argparse.Namespace, models: Models) -> dict[str, Any]:
                     results["rows"][key] = fit_and_score(models[model](split, args), split)
                 done.add(model)
         if done:
-            when = {model: f"{datetime.date.today()} on {os.cpu_count()} cores, {platform.machine()}" for model in done}
-            results["computed"] = results.get("computed", {}) | when
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(json.dumps(results, indent=0, sort_keys=True) + "\n")
+            write_results(out, results, done)
     return results
 
 

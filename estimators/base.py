@@ -27,7 +27,7 @@ from estimators.inference import (
     resolve_precision,
 )
 from estimators.persistence import Persistence
-from estimators.table import TableEncoder, as_table
+from estimators.table import TableEncoder, TakesTables, as_table
 from pfn import PFN, load_pretrained
 from pfn.checkpoint import bundled_weights
 from pfn.network import EncodedContext
@@ -47,7 +47,7 @@ class Question:
     x: Tensor                                                       # (len(queries), n_columns), as the member sees them
 
 
-class PFNEstimator(Persistence):
+class PFNEstimator(Persistence, TakesTables):
     """Base of the estimators around one network; `fit` of a subclass calls the methods here in the order they stand."""
 
     n_estimators: int
@@ -64,9 +64,7 @@ class PFNEstimator(Persistence):
 
     def _check_parameters(self) -> None:
         for name in ("n_estimators", "max_context"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"{name}={value!r} is not a positive integer.")
+            check_positive_integer(name, getattr(self, name))
         if self.context not in _CONTEXTS:
             raise ValueError(f"context={self.context!r} is unknown; use one of {', '.join(map(repr, _CONTEXTS))}.")
         if not isinstance(self.memory_limit, (int, float)) or not self.memory_limit > 0:
@@ -143,8 +141,7 @@ class PFNEstimator(Persistence):
     def _context_rows(self, n_features: int) -> int:
         """Most rows that a member reads: `max_context`, all with context="full", and no more than the memory allows."""
         wanted = len(self._table) if self.context == "full" else self.max_context
-        itemsize = next(self.model_.parameters()).element_size()
-        row = bytes_per_context_row(self.model_.config, n_features, itemsize)
+        row = self._bytes_per_row(n_features)
         possible = max(int(self.memory_limit * 2**30 / row), 16)
         if min(wanted, len(self._table)) > possible:
             warnings.warn(
@@ -154,6 +151,10 @@ class PFNEstimator(Persistence):
             )
             return possible
         return wanted
+
+    def _bytes_per_row(self, n_features: int) -> int:
+        itemsize = next(self.model_.parameters()).element_size()
+        return bytes_per_context_row(self.model_.config, n_features, itemsize)
 
     def _questions(self, x: Tensor) -> list[Question]:
         """What the members have to be asked for queries x (n, f)."""
@@ -192,16 +193,16 @@ class PFNEstimator(Persistence):
         return [in_blocks(function, self._context(q.member, q.part), q.x.unsqueeze(0))[0] for q in questions]
 
     def _together(self, questions: list[Question]) -> EncodedContext | None:
-        """All members' contexts in one batch, which a few queries of a small table pass in a third of the time."""
-        parts = [(q.member, q.part) for q in questions]
-        if not 1 < len(questions) == len(self._views) or len(questions[0].x) > _FEW or any(part for _, part in parts):
+        """All members' contexts in one batch, for a few queries of a small table; None if they do not fit into one."""
+        shapes = {(len(view.parts), len(view.cells[0].rows), len(view.columns)) for view in self._views}
+        if len(questions[0].x) > _FEW or len(self._views) == 1 or len(shapes) > 1:
+            return None
+        n_parts, n_rows, n_columns = shapes.pop()
+        if n_parts > 1 or len(self._views) * n_rows * self._bytes_per_row(n_columns) > self.memory_limit * 2**30 / 16:
             return None
         if _ALL not in self._contexts:
-            contexts = [self._context(*part) for part in parts]
-            shapes = {(q.x.shape, one.memories[0][0].shape, one.log_weight is None)
-                      for q, one in zip(questions, contexts, strict=True)}
-            small = sum(map(memory_bytes, contexts)) <= self.memory_limit * 2**30 / 32
-            if len(shapes) > 1 or not small or any(len(view.parts) > 1 for view in self._views):
+            contexts = [self._context(q.member, q.part) for q in questions]
+            if len({one.log_weight is None for one in contexts}) > 1:
                 return None
             self._contexts[_ALL] = EncodedContext.joined(contexts)
         return self._contexts[_ALL]
@@ -218,12 +219,10 @@ class PFNEstimator(Persistence):
             kept[member, part] = context
         return context
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.string = True
-        tags.input_tags.categorical = True
-        return tags
+
+def check_positive_integer(name: str, value: Any) -> None:
+    if not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name}={value!r} is not a positive integer.")
 
 
 def load_shared(model: str | os.PathLike[str]) -> PFN:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,17 @@ from estimators.finetuning import FineTuning, TableTasks
 from estimators.inference import Pass, run_grouped, run_passes
 from estimators.many_classes import class_tree
 from pfn import PFN
+
+
+@dataclass(frozen=True)
+class Half:
+    """Rows that are predicted from others of the table, for the calibration."""
+
+    one_pass: Pass
+    slots: np.ndarray                                               # of the classes, in that pass
+    label: np.ndarray                                               # of the rows
+    weight: np.ndarray
+
 
 ClassSlots = Callable[[int, np.random.RandomState], Sequence[np.ndarray]]
 
@@ -52,7 +64,7 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
     context : {"auto", "full", "subsample", "local"}, default="auto"
         What members read of tables longer than `max_context`: "full" all of it, "subsample" another stratified sample
         each, "local" the rows nearest to the query's cell of the table, which are other cells for each member. "auto" is
-        "local", the best of them on most large tables (`benchmarks/large_tables.py`).
+        "local", which beats samples of the same size (`benchmarks/large_tables.py`).
     max_context : int, default=1000
         Largest number of training rows that a member reads at once.
     memory_limit : float, default=8.0
@@ -211,8 +223,9 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
         if not fitted:
             return []
         model = fitted[0].model_
-        for estimator, logits in zip(fitted, run_grouped(model, halves), strict=True):
-            estimator._set_temperature(logits)
+        held_out = run_grouped(model, [[half.one_pass for half in own] for own in halves])
+        for estimator, own, logits in zip(fitted, halves, held_out, strict=True):
+            estimator._set_temperature(own, logits)
         questions = [estimator._questions(x) for estimator, x in zip(fitted, queries, strict=True)]
         passes = [[estimator._pass(q) for q in own] for estimator, own in zip(fitted, questions, strict=True)]
         answers = run_grouped(model, passes)
@@ -247,11 +260,11 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
 
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> PFNClassifier:
         halves = self._prepare(X, y, sample_weight)
-        self._set_temperature(run_passes(self.model_, halves))
+        self._set_temperature(halves, run_passes(self.model_, [half.one_pass for half in halves]))
         return self
 
-    def _prepare(self, X: Any, y: Any, sample_weight: Any) -> list[Pass]:
-        """Everything of `fit` but the temperature; returns the passes that determine it."""
+    def _prepare(self, X: Any, y: Any, sample_weight: Any) -> list[Half]:
+        """Everything of `fit` but the temperature; returns the halves that determine it, none if it is given."""
         self._check_parameters()
         if self.temperature != "auto" and not (isinstance(self.temperature, (int, float)) and self.temperature > 0):
             raise ValueError(f"temperature={self.temperature!r} is neither 'auto' nor a positive number; 1.0 is neutral.")
@@ -271,10 +284,7 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
             random_state=random_state,
             **self._view_settings(),
         )
-        if self.temperature != "auto":
-            self.temperature_ = float(self.temperature)
-            return []
-        return self._halves(random_state)
+        return self._halves(random_state) if self.temperature == "auto" else []
 
     def _class_slots(self, n_classes: int, random_state: np.random.RandomState) -> ClassSlots:
         """Slots of the classes in each choice that a member makes."""
@@ -313,14 +323,14 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
             log_p = log_p.index_add(0, torch.from_numpy(question.queries), _log_choice(answer, part.slots))
         return (log_p / (len(self._views) * self.temperature_)).log_softmax(1)[:, torch.from_numpy(self._rank_of_class)]
 
-    def _halves(self, random_state: np.random.RandomState) -> list[Pass]:
-        """Two passes in which one half of a context predicts the other; sets what the second half is, for both.
+    def _halves(self, random_state: np.random.RandomState) -> list[Half]:
+        """Two passes in which one half of a context predicts the other.
 
         A row with a weight above 1 stands for several, of which each half gets its share.
         """
         in_half = random_state.permutation(len(self._table)) % 2
         weight = np.where(self._table.weight > 1, self._table.weight / 2, self._table.weight)
-        passes, self._held_out = [], []
+        halves = []
         for fold in (0, 1):
             view = self._views[fold % len(self._views)]
             part = view.cells[0]
@@ -329,21 +339,17 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
             held_out = held_out[np.isin(self._table.y[held_out], self._table.y[context])]      # a class must be seen
             if len(context) and len(held_out):
                 queries = view.features(self._table, torch.from_numpy(self._table.x[held_out]))
-                passes.append(Pass(*self._shown(view, context, part, weight), queries))
-                self._held_out.append((part, held_out, weight[held_out]))
-        return passes
+                one_pass = Pass(*self._shown(view, context, part, weight), queries)
+                halves.append(Half(one_pass, part.slots, self._table.y[held_out], weight[held_out]))
+        return halves
 
-    def _set_temperature(self, logits: list[Tensor]) -> None:
+    def _set_temperature(self, halves: list[Half], logits: list[Tensor]) -> None:
         """Temperature for which the halves are most probable; calibrates the first choice, if there is a tree of them."""
-        if self.temperature != "auto":
-            return
-        self.temperature_ = 1.0
-        if logits:
-            parts, rows, weights = zip(*self._held_out, strict=True)
-            log_p = [_log_choice(one, part.slots).numpy() for one, part in zip(logits, parts, strict=True)]
-            label = self._table.y[np.concatenate(rows)]
-            self.temperature_ = fit_temperature(np.concatenate(log_p), label, np.concatenate(weights))
-        del self._held_out
+        self.temperature_ = 1.0 if self.temperature == "auto" else float(self.temperature)
+        if halves:
+            log_p = [_log_choice(one, half.slots).numpy() for half, one in zip(halves, logits, strict=True)]
+            labels, weights = (np.concatenate(parts) for parts in zip(*((h.label, h.weight) for h in halves), strict=True))
+            self.temperature_ = fit_temperature(np.concatenate(log_p), labels, weights)
 
 
 def _log_choice(logits: Tensor, slots: np.ndarray) -> Tensor:

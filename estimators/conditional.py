@@ -10,11 +10,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
 
 from estimators.classifier import PFNClassifier
 from estimators.regressor import PFNRegressor
-from estimators.table import as_table
+from estimators.table import TakesTables, as_numeric, as_table, check_finite
 from pfn import PFN
 
 TableLike: TypeAlias = "np.ndarray | pd.DataFrame"                             # float64, or a frame
@@ -196,12 +195,7 @@ def as_given(table: TableLike, *, frame: bool) -> TableLike:
     return table.to_numpy(dtype=object) if isinstance(table, pd.DataFrame) and not frame else table
 
 
-def check_positive_integer(name: str, value: Any) -> None:
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name}={value!r} is not a positive integer.")
-
-
-class ConditionalEstimator(BaseEstimator):
+class ConditionalEstimator(TakesTables):
     """Base of the estimators that model columns by each other: parameters, the table, one `Conditional` at a time."""
 
     n_estimators: int
@@ -238,18 +232,13 @@ class ConditionalEstimator(BaseEstimator):
             return Conditional(features, target, PFNClassifier(model=self.classifier, **shared))
         return Conditional(features, target, PFNRegressor(model=self.regressor, **shared))
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.string = True
-        tags.input_tags.categorical = True
-        return tags
-
 
 def _numbers(column: pd.Series) -> np.ndarray | None:
     """The column as float64, or None if it holds anything but numbers, dates and booleans."""
-    table = as_table(BaseEstimator(), column.to_frame(), reset=True)
-    return table[:, 0] if isinstance(table, np.ndarray) else None
+    numbers = as_numeric(column)
+    if numbers is not None:
+        check_finite(numbers[:, None])
+    return numbers
 
 
 def _is_boolean(column: pd.Series) -> bool:

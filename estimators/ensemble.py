@@ -101,6 +101,7 @@ def make_views(
     varying = np.flatnonzero(~np.all((x == x[:1]) | (np.isnan(x) & np.isnan(x[:1])), axis=0))
     varying = varying if len(varying) else np.arange(1)
     deck = random_state.permutation(varying)
+    everybody = np.arange(len(table))                                # one array for all members: pickles hold it once
     views = []
     for member in range(n_estimators):
         if len(varying) > max_features:
@@ -108,7 +109,7 @@ def make_views(
         else:
             columns = random_state.permutation(varying)
         first, *others = class_slots(member, random_state)
-        centres, contexts = None, [np.arange(len(table))]
+        centres, contexts = None, [everybody]
         if local and len(table) > max_context:
             centres, contexts = divide(table, strata, max_context, random_state)
         below = [np.flatnonzero(slots[table.y] >= 0) for slots in others]

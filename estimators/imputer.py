@@ -12,7 +12,8 @@ from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from estimators.conditional import ConditionalEstimator, TableLike, as_given, check_positive_integer
+from estimators.base import check_positive_integer
+from estimators.conditional import ConditionalEstimator, TableLike, as_given
 from pfn import PFN
 
 
@@ -39,7 +40,7 @@ class PFNImputer(OneToOneFeatureMixin, TransformerMixin, ConditionalEstimator):
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Of the networks' layers, see `PFNRegressor`.
     max_context : int, default=1000
-        Largest number of rows that a member reads; from longer tables each member reads another sample.
+        Largest number of rows that a member reads; in longer tables, those nearest to the query, see `PFNRegressor`.
     random_state : int, RandomState or None, default=None
         Decides the views of the members, and the draws of `sample`: with an int it returns the same tables every time.
 

@@ -6,7 +6,7 @@ import copy
 import json
 import os
 from dataclasses import fields
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from pfn.checkpoint import CheckpointError, ModelCard, build_model, bundled_weig
 
 _HEADER_KEY = "pfnkit-estimator"
 _FORMAT = 1
-_NEVER_STORED = ("_contexts", "_held_out")
 _DATA: dict[str, Any] = {"Table": Table, "View": View, "Part": Part}
 
 
@@ -30,7 +29,6 @@ class Persistence(BaseEstimator):
     """Adds `save`, `load` and pickling without bundled weights to an estimator."""
 
     model_: PFN
-    _REGISTRY: ClassVar[dict[str, type[Persistence]]] = {}
 
     def _source(self) -> Any:
         """What the network is made from: a name, a path or a network."""
@@ -43,10 +41,6 @@ class Persistence(BaseEstimator):
     def _set_network(self, network: PFN) -> None:
         """Set `model_` to it, on the device and in the precision asked for."""
         raise NotImplementedError
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        Persistence._REGISTRY[cls.__name__] = cls
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to one safetensors file; an interrupted write leaves the old file.
@@ -85,22 +79,22 @@ class Persistence(BaseEstimator):
                 raise CheckpointError(
                     f"{os.fspath(path)!r} has format {header['format']}, this version reads {_FORMAT}; update pfnkit."
                 )
-            found = _unpack(header["estimator"], tensors)
+            kind = header["estimator"]["class"]
+            if kind != cls.__name__:
+                raise CheckpointError(f"{os.fspath(path)!r} holds a {kind}; load it with {kind}.load.")
+            return _unpack(header["estimator"], tensors, cls)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(f"the header of {os.fspath(path)!r} cannot be used ({error!r}); save it again.") from error
-        if not isinstance(found, cls):
-            kind = type(found).__name__
-            raise CheckpointError(f"{os.fspath(path)!r} holds a {kind}; load it with {kind}.load.")
-        return found
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in super().__getstate__().items() if name not in _NEVER_STORED}
+        state = {name: value for name, value in super().__getstate__().items() if name != "_contexts"}
         if "model_" in state:
-            state["model_"] = copy.deepcopy(self.model_).cpu() if isinstance(self._source(), (str, os.PathLike)) else None
-            if self._source() in bundled_weights():
-                state["model_"] = None                                         # it comes back from the installed package
+            source = self._source()
+            from_file = isinstance(source, (str, os.PathLike)) and source not in bundled_weights()
+            # Others come back from the installed package, or from the network that was passed in.
+            state["model_"] = copy.deepcopy(self.model_).cpu() if from_file else None
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -145,8 +139,8 @@ def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
     raise TypeError(f"cannot save {value!r} of type {type(value).__name__}; use pickle, or labels that are text or numbers.")
 
 
-def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Inverse of `_pack`; makes nothing but the classes named here."""
+def _unpack(value: Any, tensors: dict[str, Tensor], cls: type[Persistence]) -> Any:
+    """Inverse of `_pack`; makes nothing but the classes named here, and estimators of class `cls`."""
     if not isinstance(value, dict):
         return value
     kind = value["kind"]
@@ -156,23 +150,22 @@ def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
         array = tensors[value["name"]].numpy()
         return array if array.ndim else array[()]
     if kind == "labels":
-        items = [_unpack(one, tensors) for one in value["values"]]
+        items = [_unpack(one, tensors, cls) for one in value["values"]]
         if value["dtype"] == "str":
             return np.array(items, dtype=str)
         array = np.empty(len(items), dtype=object)
         array[:] = items
         return array
     if kind in ("list", "tuple"):
-        made = [_unpack(one, tensors) for one in value["items"]]
+        made = [_unpack(one, tensors, cls) for one in value["items"]]
         return made if kind == "list" else tuple(made)
     if kind == "dict":
-        return {_unpack(key, tensors): _unpack(one, tensors) for key, one in value["items"]}
+        return {_unpack(key, tensors, cls): _unpack(one, tensors, cls) for key, one in value["items"]}
     if kind == "network":
         return _unpack_network(value, tensors)
-    entries = {name: _unpack(one, tensors) for name, one in value["fields"].items()}
+    entries = {name: _unpack(one, tensors, cls) for name, one in value["fields"].items()}
     if kind == "estimator":
-        kinds = Persistence._REGISTRY
-        estimator = kinds[value["class"]].__new__(kinds[value["class"]])
+        estimator = cls.__new__(cls)
         estimator.__setstate__(entries)
         return estimator
     if kind == "TableEncoder":

@@ -51,7 +51,7 @@ class PFNRegressor(RegressorMixin, FineTuning, Explanations):
     context : {"auto", "full", "subsample", "local"}, default="auto"
         What members read of tables longer than `max_context`: "full" all of it, "subsample" another sample each,
         stratified by deciles of y, "local" the rows nearest to the query's cell of the table, which are other cells for
-        each member. "auto" is "local", the best of them on most large tables (`benchmarks/large_tables.py`).
+        each member. "auto" is "local", which beats samples of the same size (`benchmarks/large_tables.py`).
     max_context : int, default=1000
         Largest number of training rows that a member reads at once.
     memory_limit : float, default=8.0

@@ -44,15 +44,15 @@ def as_table(estimator: BaseEstimator, X: Any, *, reset: bool) -> np.ndarray | p
             return validate_data(estimator, X.to_numpy(dtype=np.float64), reset=reset)
         validate_data(estimator, X, skip_check_array=True, reset=reset)
         frame = X
-    columns = {i: _as_numeric(frame.iloc[:, i]) for i in range(frame.shape[1])}
+    columns = {i: as_numeric(frame.iloc[:, i]) for i in range(frame.shape[1])}
     if all(column is not None for column in columns.values()):
         array = np.column_stack([column for column in columns.values() if column is not None])
-        _check_finite(array)
+        check_finite(array)
         return array
     return frame
 
 
-def _as_numeric(column: pd.Series) -> np.ndarray | None:
+def as_numeric(column: pd.Series) -> np.ndarray | None:
     """The column as float64 with NaN for missing values, or None if it holds anything but numbers and booleans."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         return None
@@ -79,12 +79,23 @@ def _as_numeric(column: pd.Series) -> np.ndarray | None:
     return None
 
 
-def _check_finite(array: np.ndarray) -> None:
+def check_finite(array: np.ndarray) -> None:
     if np.isinf(array).any():
         row, column = np.argwhere(np.isinf(array))[0]
         raise ValueError(
             f"Input X contains infinity: row {row}, column {column}; replace infinite values by NaN, which is supported."
         )
+
+
+class TakesTables(BaseEstimator):
+    """An estimator that reads tables by `as_table`: tells scikit-learn so."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        return tags
 
 
 class TableEncoder:
@@ -99,7 +110,7 @@ class TableEncoder:
         self.categories_: dict[int, dict[Any, int]] = {}
         if isinstance(table, pd.DataFrame):
             for i in range(table.shape[1]):
-                if _as_numeric(table.iloc[:, i]) is None:
+                if as_numeric(table.iloc[:, i]) is None:
                     self.categories_[i] = {label: code for code, label in enumerate(_levels(table.iloc[:, i]))}
         # Of distinct values, so that copies of rows change nothing.
         values = [np.unique(column[~np.isnan(column)]) for column in self._matrix(table).T]
@@ -138,7 +149,7 @@ class TableEncoder:
                 codes = _labels(column).map(self.categories_[i])
                 columns.append(codes.to_numpy(dtype=np.float64, na_value=np.nan))
                 continue
-            numbers = _as_numeric(column)
+            numbers = as_numeric(column)
             if numbers is None:
                 raise ValueError(
                     f"column {column.name!r} held numbers in fit but now holds {column.dropna().iloc[0]!r}; "
@@ -146,7 +157,7 @@ class TableEncoder:
                 )
             columns.append(numbers)
         matrix = np.column_stack(columns)
-        _check_finite(matrix)
+        check_finite(matrix)
         return matrix
 
 

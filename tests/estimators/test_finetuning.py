@@ -69,3 +69,13 @@ def test_bad_arguments(arguments, y, message):
     X = np.arange(32.0).reshape(16, 2)
     with pytest.raises(ValueError, match=message):
         PFNClassifier(1).fine_tune(X, y, progress=False, **arguments)
+
+
+def test_rows_of_weight_zero_are_neither_learnt_nor_held_out(network, data):
+    """A class that has no weight is no class."""
+    X, y = data
+    labels = np.where(np.arange(len(X)) % 3 == 0, "absent", y)
+    clf = PFNClassifier(1, network, random_state=0)
+    clf.fine_tune(X, labels, (labels != "absent") * 1.0, n_steps=10, learning_rate=1e-3, progress=False)
+    assert clf.classes_.tolist() == ["no", "yes"]
+    assert np.isfinite(clf.fine_tuning_losses_).all()
