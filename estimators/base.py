@@ -110,7 +110,7 @@ class PFNEstimator(Persistence, TakesTables):
 
     def _set_network(self, network: PFN) -> None:
         device = resolve_device(self.device)
-        precision = resolve_precision(self.precision, device)
+        precision = resolve_precision(self.precision, device, network.config)
         source = self._source()
         if source in bundled_weights():
             self.model_ = _load_bundled(str(source), device, precision)
@@ -120,7 +120,7 @@ class PFNEstimator(Persistence, TakesTables):
 
     def _encode(self, table: Any) -> np.ndarray:
         """The training table as the matrix that networks read, (n, f) float32; sets the encoder."""
-        self._encoder = TableEncoder().fit(table)
+        self._encoder = TableEncoder().fit(table, keeps_units=self.model_.config.scaling == "prior")
         return self._encoder.transform(table)
 
     def _encode_queries(self, X: Any) -> Tensor:
@@ -133,6 +133,7 @@ class PFNEstimator(Persistence, TakesTables):
         max_features = card.envelope.max_features if card is not None else n_features
         return {
             "n_estimators": self.n_estimators,
+            "plain": self.model_.config.scaling == "prior",
             "max_features": max_features,
             "max_context": self._context_rows(min(n_features, max_features)),
             "local": self.context in ("auto", "local"),

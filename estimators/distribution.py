@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -51,10 +52,8 @@ class PredictiveDistribution:
 
     @cached_property
     def mode(self) -> np.ndarray:
-        """Where the density of each row is highest, (n,): the middle of the densest bar."""
-        borders = self.posterior.borders
-        densest = (self.posterior.log_mass[:, 1:-1] - borders.diff()[1:-1].log()).argmax(1) + 1
-        return self.location + self.scale * ((borders[densest] + borders[densest + 1]) / 2).numpy()
+        """Where the density of each row is highest, (n,): the middle of the densest bar, or the inner end of a tail."""
+        return self.location + self.scale * self.posterior.mode.numpy()
 
     @cached_property
     def std(self) -> np.ndarray:
@@ -73,13 +72,7 @@ class PredictiveDistribution:
 
     def quantile(self, q: Any) -> np.ndarray:
         """Values (n, n_quantiles) below which the target falls with probabilities q, (n_quantiles,)."""
-        q = np.asarray(q, dtype=np.float64)
-        if q.ndim != 1:
-            raise ValueError(f"quantiles have shape {q.shape}; pass a list such as [0.05, 0.5, 0.95].")
-        wrong = np.flatnonzero(~((q >= 0) & (q <= 1)))
-        if len(wrong):
-            hint = f"; did you mean {q[wrong[0]] / 100:g}?" if 1 < q[wrong[0]] <= 100 else "."
-            raise ValueError(f"quantiles must lie in [0, 1], got {q[wrong[0]]:g} at position {wrong[0]}{hint}")
+        q = _probabilities(q)
         return self.location + self.scale * self.posterior.quantile(torch.from_numpy(q)).numpy()
 
     def sample(self, size: int = 1, random_state: int | np.random.RandomState | None = None) -> np.ndarray:
@@ -87,14 +80,68 @@ class PredictiveDistribution:
         q = check_random_state(random_state).uniform(size=(len(self), size))
         return self.location + self.scale * self.posterior.quantile(torch.from_numpy(q)).numpy()
 
-    def _per_row(self, y: Any) -> tuple[BarPosterior, Tensor]:
+    def crps(self, y: Any) -> np.ndarray:
+        """Continuous ranked probability score in units of y, smaller is better; y (n,), or (n, k). Shaped like y."""
+        rows, z = self._per_row(y)
+        return self.scale * rows.crps(z).numpy()
+
+    def pinball(self, y: Any, q: Any) -> np.ndarray:
+        """Pinball losses (n, n_quantiles) in units of y of the quantiles q (n_quantiles,) in (0, 1) for targets y (n,)."""
+        y, q = np.asarray(y, dtype=np.float64), _probabilities(q)
+        if y.shape != (len(self),):
+            raise ValueError(f"y has shape {y.shape}; pass ({len(self)},): a target for each row.")
+        return self.scale * self.posterior.pinball(self._standardised(y), torch.from_numpy(q)).numpy()
+
+    def expected_improvement(self, best: Any, *, maximize: bool = True) -> np.ndarray:
+        """E[max(Y - best, 0)], or E[max(best - Y, 0)] to minimise, in units of y, exact.
+
+        Parameters
+        ----------
+        best : float or array of shape (n,) or (n, k)
+            The value to improve on, in units of y; one for all rows, or one or k for each.
+
+        Returns
+        -------
+        ndarray of shape (n,), or (n, k)
+        """
+        return self.scale * self._improvement(BarPosterior.expected_improvement, best, maximize)
+
+    def log_expected_improvement(self, best: Any, *, maximize: bool = True) -> np.ndarray:
+        """Logarithm of `expected_improvement`, finite where that underflows: candidates far from `best` keep their order."""
+        return np.log(self.scale) + self._improvement(BarPosterior.log_expected_improvement, best, maximize)
+
+    def probability_of_improvement(self, best: Any, *, maximize: bool = True) -> np.ndarray:
+        """P(Y > best), or P(Y < best) to minimise; `best` and result as in `expected_improvement`."""
+        return self._improvement(BarPosterior.probability_of_improvement, best, maximize)
+
+    def log_probability_of_improvement(self, best: Any, *, maximize: bool = True) -> np.ndarray:
+        """Logarithm of `probability_of_improvement`, finite where that underflows."""
+        return self._improvement(BarPosterior.log_probability_of_improvement, best, maximize)
+
+    def _improvement(self, method: Callable[..., Tensor], best: Any, maximize: bool) -> np.ndarray:
+        best = np.asarray(best, dtype=np.float64)
+        rows, z = (self.posterior, self._standardised(best)) if best.ndim == 0 else self._per_row(best, "best")
+        return method(rows, z, maximize=maximize).numpy()
+
+    def _standardised(self, y: np.ndarray) -> Tensor:
+        return torch.as_tensor((y - self.location) / self.scale)
+
+    def _per_row(self, y: Any, name: str = "y") -> tuple[BarPosterior, Tensor]:
         y = np.asarray(y, dtype=np.float64)
         if y.ndim not in (1, 2) or len(y) != len(self):
-            raise ValueError(f"y has shape {y.shape}; pass ({len(self)},) or ({len(self)}, k): a line for each row.")
-        log_mass = self.posterior.log_mass
-        if y.ndim == 2:
-            log_mass = log_mass.unsqueeze(1).expand(-1, y.shape[1], -1)
-        return BarPosterior(self.posterior.borders, log_mass), torch.from_numpy((y - self.location) / self.scale)
+            raise ValueError(f"{name} has shape {y.shape}; pass ({len(self)},) or ({len(self)}, k): a line for each row.")
+        return self.posterior.unsqueeze() if y.ndim == 2 else self.posterior, self._standardised(y)
+
+
+def _probabilities(q: Any) -> np.ndarray:
+    q = np.asarray(q, dtype=np.float64)
+    if q.ndim != 1:
+        raise ValueError(f"quantiles have shape {q.shape}; pass a list such as [0.05, 0.5, 0.95].")
+    wrong = np.flatnonzero(~((q >= 0) & (q <= 1)))
+    if len(wrong):
+        hint = f"; did you mean {q[wrong[0]] / 100:g}?" if 1 < q[wrong[0]] <= 100 else "."
+        raise ValueError(f"quantiles must lie in [0, 1], got {q[wrong[0]]:g} at position {wrong[0]}{hint}")
+    return q
 
 
 def on_other_borders(

@@ -88,6 +88,7 @@ def make_views(
     max_features: int,
     max_context: int,
     local: bool,
+    plain: bool,
     random_state: np.random.RandomState,
 ) -> list[View]:
     """One view for each member; every second one sees ranks in place of values, the last two of four target scores.
@@ -95,7 +96,8 @@ def make_views(
     Columns that are constant in the table are left out. Tables wider than `max_features` are dealt out in turn, so
     that few columns go unseen. Parts of more than `max_context` rows are sampled, stratified by `strata` (n,), or, if
     `local`, divided into cells that read the rows nearest to them. `class_slots(member, random_state)` are the slots of
-    the classes in each part that a member needs.
+    the classes in each part that a member needs. If `plain`, for networks to which units matter, members see features and
+    targets as they are.
     """
     x = table.x
     varying = np.flatnonzero(~np.all((x == x[:1]) | (np.isnan(x) & np.isnan(x[:1])), axis=0))
@@ -103,7 +105,7 @@ def make_views(
     deck = random_state.permutation(varying)
     everybody = np.arange(len(table))                                # one array for all members: pickles hold it once
     views = []
-    for member in range(n_estimators):
+    for member in range(1 if plain and len(varying) == 1 else n_estimators):
         if len(varying) > max_features:
             columns = random_state.permutation(np.roll(deck, -member * max_features)[:max_features])
         else:
@@ -117,7 +119,7 @@ def make_views(
             [Part(_sampled(rows, strata, max_context, random_state), slots) for rows, slots in parts]
             for parts in ([(rows, first) for rows in contexts], zip(below, others, strict=True))
         )
-        views.append(View(columns, bool(member % 2), member % 4 >= 2, cells, branches, centres))
+        views.append(View(columns, not plain and member % 2 == 1, not plain and member % 4 >= 2, cells, branches, centres))
     return views
 
 

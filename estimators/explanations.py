@@ -30,11 +30,11 @@ class Explanations(PFNEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples, 2 * embed_dim), float64
+        ndarray of shape (n_samples, 2 * embed_dim), float64; embed_dim of networks with row tokens
             Averages over the members. Rows with similar predictive distributions lie close to each other.
         """
         x = self._encode_single_output(X)
-        summaries = x.new_zeros(len(x), 2 * self.model_.config.embed_dim, dtype=torch.float64)
+        summaries = x.new_zeros(len(x), self.model_.config.summary_dim, dtype=torch.float64)
         questions = [q for q in self._questions(x) if q.part < len(self._views[q.member].cells)]
         for question, summary in zip(questions, self._ask(questions, "represent"), strict=True):
             summaries.index_add_(0, torch.from_numpy(question.queries), summary / len(self._views))

@@ -167,7 +167,7 @@ class FineTuning(PFNEstimator):
 def _step(network: PFN, optimizer: torch.optim.Optimizer, task: TaskBatch) -> None:
     """One update in the precision that `precision="auto"` takes; one that is not finite is left out."""
     device = next(network.parameters()).device
-    dtype = resolve_precision("auto", device)
+    dtype = resolve_precision("auto", device, network.config)
     copies = {name: parameter.to(dtype) for name, parameter in network.named_parameters()}
     n_classes = None if task.n_classes is None else task.n_classes.to(device)
     task_loss(network, replace(task, x=task.x.to(device), y=task.y.to(device), n_classes=n_classes), copies).backward()

@@ -34,10 +34,13 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """ "auto" is bfloat16 on a CPU that gains from it, else float32."""
+def resolve_precision(precision: str, device: torch.device, config: PFNConfig) -> torch.dtype:
+    """ "auto" is bfloat16 on a CPU that gains from it, but float32 for networks that read real targets in their units."""
+    is_exact = config.normal_base or (config.scaling == "prior" and config.task == "regression")
+    if precision == "bfloat16" and is_exact:
+        raise ValueError("precision='bfloat16' knows a number to three digits, too few for this network; use 'auto'.")
     if precision == "auto":
-        return torch.bfloat16 if device.type == "cpu" and prefers_bfloat16() else torch.float32
+        return torch.bfloat16 if device.type == "cpu" and prefers_bfloat16() and not is_exact else torch.float32
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision={precision!r} is unknown; use 'auto', 'float32' or 'bfloat16'.")
     return torch.float32 if precision == "float32" else torch.bfloat16
@@ -97,7 +100,7 @@ def run_grouped(model: PFN, passes: list[list[Pass]]) -> list[list[Tensor]]:
 
 def bytes_per_context_row(config: PFNConfig, n_features: int, itemsize: int) -> int:
     """Memory that a context row costs at the peak of encoding: kept keys and values, and what a layer computes."""
-    return config.n_tokens(n_features) * config.embed_dim * itemsize * (2 * config.n_layers + 14)
+    return config.n_tokens(n_features) * config.embed_dim * itemsize * (2 * config.n_layers * config.n_loops + 14)
 
 
 def memory_bytes(context: EncodedContext) -> int:

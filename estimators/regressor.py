@@ -153,13 +153,17 @@ class PFNRegressor(RegressorMixin, FineTuning, Explanations):
         assert_all_finite(target, input_name="y")                   # again: it may have been text
         self.__dict__.pop("estimators_", None)
         # Borders from the float32 original: rounded to bfloat16 they need not increase.
-        self._borders = self._load("regression", "regresses").borders.detach().double().cpu()
+        network = self._load("regression", "regresses")
+        self._borders = network.borders.detach().double().cpu()
+        if self._keeps_units:
+            mean, std = network.target_scaling.detach().double().cpu()
+            self._borders = mean + std * self._borders
         if target.ndim == 2:
             columns = np.asarray(y, dtype=np.float64).T
             self.estimators_ = [clone(self).fit(X, column, sample_weight) for column in columns]
             return self
         merged = Table.of(self._encode(table), target, weight)
-        self._location, self._scale = location_and_scale(merged.y, merged.weight)
+        self._location, self._scale = (0.0, 1.0) if self._keeps_units else location_and_scale(merged.y, merged.weight)
         self._table = replace(merged, y=((merged.y - self._location) / self._scale).astype(np.float32))
         ordered = np.sort(merged.y)
         self._views = make_views(
@@ -262,6 +266,11 @@ class PFNRegressor(RegressorMixin, FineTuning, Explanations):
             for estimator, own, logits, x in zip(fitted, questions, answers, queries, strict=True)
         ]
 
+    @property
+    def _keeps_units(self) -> bool:
+        """Whether the network reads targets as they are, in the units of its prior."""
+        return self.model_.config.scaling == "prior"
+
     def _targets(self, view: View, rows: np.ndarray, part: Part) -> np.ndarray:
         y = self._table.y[rows].astype(np.float64)
         warp = TargetWarp.normal_scores(y, self._table.weight[rows]) if view.scores else None
@@ -286,11 +295,12 @@ class PFNRegressor(RegressorMixin, FineTuning, Explanations):
             rows = torch.from_numpy(part.rows)
             share = weight[rows] * log_weight[rows].double().exp()
             share = share / share.sum()
-            location = share @ y[rows]
-            variance = share @ (y[rows] - location) ** 2
-            scale = variance.sqrt() if variance > 1e-24 else 1.0
             logits = self._ask_weighted(view, part, question.x, log_weight)
-            mean = location + scale * BarDistribution(self._borders).posterior(logits).mean
+            mean = BarDistribution(self._borders).posterior(logits).mean
+            if not self._keeps_units:
+                location = share @ y[rows]
+                variance = share @ (y[rows] - location) ** 2
+                mean = location + (variance.sqrt() if variance > 1e-24 else 1.0) * mean
             means.append(mean.new_zeros(len(x)).index_copy(0, torch.from_numpy(question.queries), mean))
         n_members = sum(not view.scores for view in self._views)
         return self._location + self._scale * torch.stack(means).sum(0) / n_members
@@ -313,7 +323,7 @@ class PFNRegressor(RegressorMixin, FineTuning, Explanations):
         """A member's log masses (n, n_bars), which refer to its own context's location, scale and warp."""
         y, weight = self._table.y[part.rows].astype(np.float64), self._table.weight[part.rows]
         warp = TargetWarp.normal_scores(y, weight) if view.scores else None
-        if warp is None and len(part.rows) == len(self._table):
+        if warp is None and (self._keeps_units or len(part.rows) == len(self._table)):
             return log_mass
         location, scale = location_and_scale(y if warp is None else warp.forward(y), weight)
         borders = location + scale * self._borders

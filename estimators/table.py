@@ -103,10 +103,10 @@ class TableEncoder:
 
     Numeric columns are shifted and scaled in float64, so that large offsets (timestamps) survive float32. Categories
     get the codes 0 … K-1 in sorted order, or in their own if they have one; a category that was not seen in `fit`, and
-    any missing value, becomes NaN.
+    any missing value, becomes NaN. With `keeps_units` numbers stay what they are.
     """
 
-    def fit(self, table: np.ndarray | pd.DataFrame) -> TableEncoder:
+    def fit(self, table: np.ndarray | pd.DataFrame, *, keeps_units: bool = False) -> TableEncoder:
         self.categories_: dict[int, dict[Any, int]] = {}
         if isinstance(table, pd.DataFrame):
             for i in range(table.shape[1]):
@@ -114,7 +114,8 @@ class TableEncoder:
                     self.categories_[i] = {label: code for code, label in enumerate(_levels(table.iloc[:, i]))}
         # Of distinct values, so that copies of rows change nothing.
         values = [np.unique(column[~np.isnan(column)]) for column in self._matrix(table).T]
-        self.mean_, self.scale_ = np.array([_mean_and_std(column) for column in values]).T
+        moments = [(0.0, 1.0) if keeps_units else _mean_and_std(column) for column in values]
+        self.mean_, self.scale_ = np.array(moments).T
         return self
 
     def transform(self, table: np.ndarray | pd.DataFrame) -> np.ndarray:

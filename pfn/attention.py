@@ -112,14 +112,18 @@ class CellBlock(nn.Module):
     """One layer over cells: features of a row exchange, then rows read the context, then each cell thinks.
 
     Cells are (B, T, R, E): B tasks, T tokens of a row (feature groups and the target), R rows, E width. Rows lie next
-    to each other because attention over them does most of the work.
+    to each other because attention over them does most of the work. Without `mixes_features` there is no first step: for
+    rows of a single token.
     """
 
-    def __init__(self, width: int, n_heads: int, hidden_width: int, residual_decay: float) -> None:
+    def __init__(
+        self, width: int, n_heads: int, hidden_width: int, residual_decay: float, *, mixes_features: bool = True
+    ) -> None:
         super().__init__()
         self.residual_decay = residual_decay
-        self.feature_norm, self.row_norm, self.mlp_norm = (norm(width) for _ in range(3))
-        self.features = Attention(width, n_heads)
+        self.feature_norm = norm(width) if mixes_features else None
+        self.row_norm, self.mlp_norm = norm(width), norm(width)
+        self.features = Attention(width, n_heads) if mixes_features else None
         self.rows = Attention(width, n_heads, scales_with_length=True)
         self.mlp = nn.Sequential(nn.Linear(width, hidden_width), nn.GELU(), nn.Linear(hidden_width, width))
 
@@ -141,6 +145,8 @@ class CellBlock(nn.Module):
         return self.read(self._mix_features(cells), memory, log_weight)
 
     def _mix_features(self, cells: Tensor) -> Tensor:
+        if self.features is None or self.feature_norm is None:
+            return self.residual_decay * cells
         # For a single task the flattened transpose is a view, over which products crawl.
         rows = self.feature_norm(cells).transpose(1, 2).flatten(0, 1).contiguous()   # (B·R, T, E)
         update = self.features(rows, self.features.memory(rows)).unflatten(0, (cells.shape[0], -1)).transpose(1, 2)

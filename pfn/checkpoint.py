@@ -38,8 +38,8 @@ class Envelope:
 class ModelCard:
     """What a checkpoint's header says: architecture, prior, how it was trained, where it was validated, how it scores.
 
-    `scores` holds mean metrics on collections of real datasets by the name of the collection; `pfn evaluate --record`
-    writes them.
+    `scores` holds mean metrics on collections of real datasets by the name of the collection, from `pfn evaluate --record`;
+    `certificate` how far posteriors are from exact ones, from `pfn certify --record`.
     """
 
     config: PFNConfig
@@ -47,6 +47,7 @@ class ModelCard:
     envelope: Envelope
     training: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
+    certificate: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self), "config": self.config.to_dict()}, sort_keys=True)
@@ -62,6 +63,7 @@ class ModelCard:
             envelope=Envelope(**values["envelope"]),
             training=dict(values["training"]),
             scores=dict(values.get("scores", {})),
+            certificate=dict(values.get("certificate", {})),
         )
 
 
@@ -200,6 +202,17 @@ def build_model(state: dict[str, Tensor], card: ModelCard, origin: str) -> PFN:
     return model.eval().requires_grad_(False)
 
 
+def checkpoint_path(name_or_path: str | os.PathLike[str]) -> Path:
+    """The file of bundled weights of this name, or the path itself; FileNotFoundError for what looks like a name only."""
+    text = os.fspath(name_or_path)
+    if text in bundled_weights():
+        return Path(str(files("pfn").joinpath("weights", f"{text}.safetensors")))
+    if os.sep not in text and not text.endswith(".safetensors") and not Path(text).exists():
+        raise FileNotFoundError(f"no bundled weights are called {text!r}; there are {bundled_weights()}. "
+                                "For a file of your own give its path, ending in .safetensors.")
+    return Path(text)
+
+
 def load_pretrained(name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu") -> PFN:
     """Load a network, from the package itself or from a file. There is no network access.
 
@@ -226,14 +239,7 @@ def load_pretrained(name_or_path: str | os.PathLike[str], device: str | torch.de
     >>> load_pretrained("classifier").config.task
     'classification'
     """
-    text = os.fspath(name_or_path)
-    if text in bundled_weights():
-        path = Path(str(files("pfn").joinpath("weights", f"{text}.safetensors")))
-    elif os.sep not in text and not text.endswith(".safetensors") and not Path(text).exists():
-        raise FileNotFoundError(f"no bundled weights are called {text!r}; there are {bundled_weights()}. "
-                                "For a file of your own give its path, ending in .safetensors.")
-    else:
-        path = Path(text)
+    path = checkpoint_path(name_or_path)
     tensors, card = read_tensors(path, device)
     weights = {key.removeprefix("ema."): value for key, value in tensors.items() if key.startswith("ema.")} or tensors
     return build_model(weights, card, str(path))

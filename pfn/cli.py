@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +12,15 @@ from pathlib import Path
 
 import torch
 
-from pfn.checkpoint import bundled_weights, load_pretrained, read_tensors, save_checkpoint, write_tensors
+from pfn.certificate import Case, cases_of, certify, differences, record, table
+from pfn.checkpoint import (
+    bundled_weights,
+    checkpoint_path,
+    load_pretrained,
+    read_tensors,
+    save_checkpoint,
+    write_tensors,
+)
 from pfn.cpu import tune_for_training
 from pfn.parallel import leads
 from pfn.recipes import RECIPES
@@ -75,13 +84,56 @@ def _info(args: argparse.Namespace) -> None:
         f"{value:,} {name.removeprefix('max_')}" for name, value in vars(card.envelope).items() if value is not None))
     for name, scores in card.scores.items():
         print(f"{name}: " + ", ".join(f"{metric} {value}" for metric, value in scores.items()))
+    if card.certificate:
+        gaps = [one["gap"] for one in card.certificate["found"] if one["gap"] is not None]
+        print(f"certificate of {card.certificate['date']}: {len(card.certificate['found'])} cases, gap to the exact posterior "
+              f"{min(gaps):.3f} to {max(gaps):.3f} nats; pfn certify shows it" if gaps else "")
     print("network: " + ", ".join(f"{name} {value}" for name, value in config.items()))
     print(f"prior: {card.prior}")
 
 
+def _certify(args: argparse.Namespace) -> None:
+    tune_for_training()
+    model = load_pretrained(args.checkpoint)
+    card = model.card
+    assert card is not None
+    recorded = card.certificate
+    if args.prior is None:
+        cases = cases_of(card)
+        if not cases:
+            raise ValueError(f"no recipe makes {args.checkpoint!r}; name a --prior, one of {sorted(PRIORS)}.")
+    else:
+        cases = [Case(PRIORS[args.prior].make(), args.features, tuple(args.context))]
+        recorded = {}                                               # of other cases
+    how = {name: recorded.get(name, default) if getattr(args, option) is None else getattr(args, option)
+           for name, option, default in (("n_tasks", "tasks", 1000), ("n_queries", "queries", 20), ("seed", "seed", 0))}
+    found = certify(model, cases, **how, progress=sys.stderr.isatty())
+    print(table(found))
+    if args.record:
+        if args.prior is not None:
+            raise ValueError("--record keeps the cases of a recipe; leave out --prior.")
+        path = checkpoint_path(args.checkpoint)
+        tensors, _ = read_tensors(path)
+        today = str(datetime.date.today())
+        write_tensors(path, tensors, replace(card, certificate=record(found, **how, date=today)))
+        print(f"recorded in {path}")
+    elif recorded and all(recorded[name] == value for name, value in how.items()):
+        changed = differences(found, recorded)
+        if changed:
+            raise RuntimeError(f"{args.checkpoint} does not reproduce its certificate.\n" + "\n".join(changed))
+        print(f"reproduces the certificate of {recorded['date']} in the file's header")
+    else:
+        print("the header holds no certificate of these tasks to compare with")
+
+
 def _sample(args: argparse.Namespace) -> None:
-    recipe = RECIPES.get(args.prior)
-    entry = PRIORS[args.prior] if recipe is None else Entry(lambda: recipe().prior, rows=200, features=8, context=100)
+    if args.prior in PRIORS:
+        entry = PRIORS[args.prior]
+    else:
+        config = RECIPES[args.prior]()
+        low, high = config.sizes.features
+        features = low if low == high else min(8, high)
+        entry = Entry(lambda: config.prior, rows=200, features=features, context=100)
     prior = entry.make()
 
     def generator() -> torch.Generator:
@@ -138,6 +190,18 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("checkpoint", metavar="CKPT", help=f"a path, or one of {bundled_weights()}")
     command.add_argument("--json", action="store_true", help="print the header as it is")
     command.set_defaults(run=_info)
+
+    command = commands.add_parser("certify", help="how far posteriors are from exact ones; compare with the file's header")
+    command.add_argument("checkpoint", metavar="CKPT", help="a path, or the name of bundled weights")
+    command.add_argument("--tasks", type=int, help="for each number of context rows; default: as recorded, else 1000")
+    command.add_argument("--queries", type=int, help="of each task; default: as recorded, else 20")
+    command.add_argument("--seed", type=int, help="of the tasks; default: as recorded, else 0")
+    command.add_argument("--prior", choices=sorted(PRIORS), metavar="PRIOR",
+                         help="draw tasks from this prior instead of those of the network's recipe")
+    command.add_argument("--features", type=int, default=1, help="with --prior; default 1")
+    command.add_argument("--context", type=int, nargs="+", default=[10, 50], metavar="N", help="with --prior; default 10 50")
+    command.add_argument("--record", action="store_true", help="write what was found into the file's header")
+    command.set_defaults(run=_certify)
 
     names = sorted(PRIORS.keys() | RECIPES.keys())
     command = commands.add_parser("sample", help="draw tasks from a prior: a table that sums them up, or a picture")

@@ -67,6 +67,12 @@ class Scaling:
         std = torch.where(std > 1e-6 * mean.abs() + 1e-30, std, 1.0)
         return cls(mean, std, SortedColumns.of(x, cell_weight) if ranks else None)
 
+    @classmethod
+    def fixed(cls, moments: Tensor, batch_size: int, n_features: int) -> Scaling:
+        """The same mean and standard deviation, `moments` (2,), for every feature of every task."""
+        mean, std = moments.float().view(2, 1, 1, 1).expand(2, batch_size, 1, n_features)
+        return cls(mean, std)
+
     def apply(self, x: Tensor) -> Tensor:
         """z-scores; beyond three standard deviations they grow like the logarithm, and never exceed 10."""
         z = (x - self.mean) / self.std
@@ -109,3 +115,22 @@ class CellEncoder(nn.Module):
         start = torch.arange(0, n_features, 1 if n_features <= self.dense_features else 2, device=channels.device)
         groups = torch.cat([channels[:, :, (start + shift) % n_features] for shift in self.shifts], dim=-1)
         return groups.transpose(1, 2)
+
+
+class RowEncoder(nn.Module):
+    """One token a row: each feature has weights of its own. Tables with fewer than `n_features` lack the rest."""
+
+    def __init__(self, width: int, n_features: int) -> None:
+        super().__init__()
+        self.n_features = n_features
+        self.embed = nn.Linear(2 * n_features, width)
+
+    def forward(self, x: Tensor, scaling: Scaling) -> Tensor:                        # x (B, R, F) -> (B, 1, R, E)
+        if x.shape[2] > self.n_features:
+            raise ValueError(
+                f"x has {x.shape[2]} features, but this network reads rows of at most row_features={self.n_features}."
+            )
+        z = nn.functional.pad(scaling.apply(x), (0, self.n_features - x.shape[2]), value=math.nan)
+        missing = z.isnan()
+        channels = torch.cat([torch.where(missing, 0.0, z), missing.to(z.dtype)], dim=-1)
+        return self.embed(channels.to(self.embed.weight.dtype)).unsqueeze(1)

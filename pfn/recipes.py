@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from pfn.network import PFNConfig
 from pfn.sizes import TaskSizes
+from pfn.studies import STUDIES
 from pfn.training import PretrainConfig
 from priors import (
     Mixture,
@@ -67,4 +68,4 @@ def regressor() -> PretrainConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], PretrainConfig]] = {"classifier": classifier, "regressor": regressor}
+RECIPES: dict[str, Callable[[], PretrainConfig]] = {"classifier": classifier, "regressor": regressor} | STUDIES

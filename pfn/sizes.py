@@ -22,7 +22,7 @@ class TaskSizes:
     features : (int, int)
         Fewest and most features; nearly log-uniform.
     context_share : (float, float)
-        Range of the share of rows that are context; uniform.
+        Range of the share of rows that are context; uniform, or log-uniform with `log_share`.
     cells : int
         Rows × tokens of a batch: small tasks come in large batches. A larger task comes alone.
     n_shapes : int
@@ -32,6 +32,8 @@ class TaskSizes:
         Rows are rounded to multiples of this.
     max_cells : int, optional
         Rows × tokens of the largest single task; wide tasks have fewer rows for its sake. None: twice `cells`.
+    log_share : bool
+        Whether contexts of one or two rows occur as often as those of fifty to a hundred.
     """
 
     rows: tuple[int, int] = (32, 1024)
@@ -41,6 +43,7 @@ class TaskSizes:
     n_shapes: int = 96
     row_step: int = 16
     max_cells: int | None = None
+    log_share: bool = False
 
     def __post_init__(self) -> None:
         for name, smallest in (("rows", 2), ("features", 1)):
@@ -77,7 +80,10 @@ class TaskSizes:
         if n_rows > self.row_step:
             n_rows -= n_rows % self.row_step
         low_share, high_share = self.context_share
-        n_context = min(max(round(n_rows * (low_share + (high_share - low_share) * u_share)), 1), n_rows - 1)
+        share = low_share + (high_share - low_share) * u_share
+        if self.log_share:
+            share = low_share * (high_share / low_share) ** u_share
+        n_context = min(max(round(n_rows * share), 1), n_rows - 1)
         # Random rounding: tasks that fill 60 % of a batch do not always come alone.
         batch_size = max(1, math.floor(self.cells / (n_rows * n_tokens(n_features)) + 0.5 * u_round))
         return TaskShape(batch_size, n_rows, n_features, n_context)

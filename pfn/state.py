@@ -16,7 +16,7 @@ from pfn.config import PretrainConfig
 from pfn.network import PFN
 from pfn.optimizer import learning_rate_factor, load_optimizer_tensors, make_optimizers, optimizer_tensors
 from pfn.sizes import TaskSizes
-from pfn.tasks import prior_borders
+from pfn.tasks import fit_to_prior
 
 
 @dataclass
@@ -41,8 +41,7 @@ class RunState:
             model = PFN(config.model)
         if config.start_from is not None:
             _adopt(model, load_pretrained(config.start_from), os.fspath(config.start_from))
-        if config.model.task == "regression":
-            model.borders.copy_(prior_borders(config))
+        fit_to_prior(model, config)
         model.to(device)
         average = {name: value.detach().clone() for name, value in model.state_dict().items()}
         return cls(model, average, make_optimizers(model, config.learning_rate, config.weight_decay))

@@ -66,25 +66,61 @@ def task_loss(model: PFN, batch: TaskBatch, weights: dict[str, Tensor] | None = 
     target = batch.y[:, batch.n_context :]
     if batch.n_classes is not None:
         return F.cross_entropy(class_logits(logits, batch.n_classes).flatten(0, 1), target.flatten())
-    context = batch.y[:, : batch.n_context]
-    scale = context.std(1, keepdim=True, correction=0)
-    target = (target - context.mean(1, keepdim=True)) / torch.where(scale > 0, scale, 1.0)
-    target = target.clamp(-_FARTHEST, _FARTHEST)
+    scaling = model.scale_of_targets(batch.y[:, : batch.n_context])
+    target = ((target - scaling.mean[:, :, 0]) / scaling.std[:, :, 0]).clamp(-_FARTHEST, _FARTHEST)
     return -BarDistribution(model.borders.float()).posterior(logits.float()).log_prob(target).mean()
 
 
-def prior_borders(config: PretrainConfig) -> Tensor:
-    """Borders of equal prior mass for the standardised target, from tasks of a middling size."""
+@torch.no_grad()
+def fit_to_prior(model: PFN, config: PretrainConfig) -> None:
+    """Set what a network takes from the prior at large: with scaling "prior" the moments; in regression the borders.
+
+    Borders are of equal prior mass where targets are standardised by their context. In units of the prior, posteriors
+    become much narrower than the prior, anywhere in its range, and what the width w of bars costs a posterior of standard
+    deviation s is about (w / s)² / 24 nats: bars as dense as the cube root of the prior's density minimise the mean of w².
+    """
+    if config.model.scaling == "context" and config.model.task == "classification":
+        return
+    batches = _typical_tasks(config)
+    if config.model.scaling == "prior":
+        x = torch.cat([batch.x.flatten() for batch in batches])
+        model.feature_scaling.copy_(_moments(x[~x.isnan()]))
+        if config.model.task == "regression":
+            model.target_scaling.copy_(_moments(torch.cat([batch.y.flatten() for batch in batches])))
+    if config.model.task != "regression":
+        return
+    targets = []
+    for batch in batches:
+        context = batch.y[:, : batch.n_context]
+        scaling = model.scale_of_targets(context)
+        z = (batch.y[:, batch.n_context :] - scaling.mean[:, :, 0]) / scaling.std[:, :, 0]
+        varies = context.std(1, keepdim=True, correction=0) > 0
+        targets.append(z[varies & (z.abs() < _FARTHEST / 2)])
+    borders = BarDistribution.from_samples(torch.cat(targets), config.model.n_outputs).borders
+    model.borders.copy_(borders if config.model.scaling == "context" else _evened_out(borders))
+
+
+def _typical_tasks(config: PretrainConfig) -> list[TaskBatch]:
+    """Tasks of a middling size, with 256 query targets for each bar."""
     low, high = config.sizes.features
     shape = TaskShape(256, 128, round(math.sqrt(low * high)), 64)
-    targets = []
-    for number in range(math.ceil(config.model.n_outputs / 64)):                      # 256 targets for each bar
-        batch = config.prior.sample(shape, generator=step_generator(config.seed, number, purpose="borders"))
-        context = batch.y[:, :64]
-        scale = context.std(1, keepdim=True, correction=0)
-        z = (batch.y[:, 64:] - context.mean(1, keepdim=True)) / scale
-        targets.append(z[(scale > 0) & (z.abs() < 10.0)])
-    return BarDistribution.from_samples(torch.cat(targets), config.model.n_outputs).borders
+    n_batches = math.ceil(config.model.n_outputs / 64) if config.model.task == "regression" else 4
+    return [config.prior.sample(shape, generator=step_generator(config.seed, number, purpose="borders"))
+            for number in range(n_batches)]
+
+
+def _moments(values: Tensor) -> Tensor:
+    return torch.stack([values.double().mean(), values.double().std()])
+
+
+def _evened_out(borders: Tensor) -> Tensor:
+    """Borders as dense as the cube root of the density of which `borders` (n_bars + 1,) mark equal masses."""
+    widths = borders.double().diff()
+    position = torch.nn.functional.pad((widths ** (2 / 3)).cumsum(0), (1, 0))
+    wanted = torch.linspace(0.0, 1.0, len(borders), dtype=torch.float64, device=borders.device) * position[-1]
+    bar = torch.searchsorted(position, wanted, right=True).clamp(1, len(widths)) - 1
+    share = (wanted - position[bar]) / (position[bar + 1] - position[bar])
+    return (borders[bar] + share * widths[bar]).float()
 
 
 class TaskStream:

@@ -49,3 +49,58 @@ def test_far_from_zero_nothing_cancels():
     np.testing.assert_allclose(far.mean - 1e6, 1e-3 * near.mean, atol=1e-9)
     np.testing.assert_allclose(far.log_prob([1e6 + 1e-3]), near.log_prob([1.0]) + np.log(1e3), atol=1e-5)
     assert repr(far) == "PredictiveDistribution of 1 rows"
+
+
+@pytest.fixture
+def both(log_mass):
+    """A distribution in units of y, and the posterior that it must agree with, whose borders are in units of y."""
+    posterior = BarPosterior(BORDERS, log_mass)
+    return PredictiveDistribution(posterior, 2.0, 3.0), posterior.affine(3.0, 2.0)
+
+
+Y = np.array([-20.0, -1.0, 0.5, 2.0, 3.0, 7.0, 30.0])
+
+
+def test_scores_are_in_units_of_y(both):
+    distribution, posterior = both
+    q = [0.1, 0.5, 0.99]
+    np.testing.assert_allclose(distribution.crps(Y), posterior.crps(torch.from_numpy(Y)), rtol=1e-12)
+    np.testing.assert_allclose(
+        distribution.pinball(Y, q), posterior.pinball(torch.from_numpy(Y), torch.tensor(q, dtype=torch.float64)), rtol=1e-9
+    )
+    several = np.stack([Y, Y + 1], axis=1)
+    np.testing.assert_allclose(distribution.crps(several)[:, 1], distribution.crps(Y + 1))
+    np.testing.assert_allclose(distribution.cdf(several)[:, 0], distribution.cdf(Y))
+    np.testing.assert_allclose(distribution.mode, posterior.mode)
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+@pytest.mark.parametrize(
+    "name",
+    ["expected_improvement", "log_expected_improvement", "probability_of_improvement", "log_probability_of_improvement"],
+)
+def test_improvement_is_in_units_of_y(both, name, maximize):
+    distribution, posterior = both
+    for best in (Y, 3.0):
+        expected = getattr(posterior, name)(torch.as_tensor(best), maximize=maximize)
+        np.testing.assert_allclose(getattr(distribution, name)(best, maximize=maximize), expected, rtol=1e-9, atol=1e-12)
+    several = getattr(distribution, name)(np.stack([Y, Y + 1], axis=1), maximize=maximize)
+    np.testing.assert_allclose(several[:, 1], getattr(distribution, name)(Y + 1, maximize=maximize))
+
+
+def test_improvement_far_out_keeps_its_order(both):
+    best = np.array([1e4, 1e5, 1e6])
+    columns = both[0].log_expected_improvement(np.tile(best, (7, 1)))
+    assert np.isfinite(columns).all()
+    assert (np.diff(columns) < 0).all()
+    assert (both[0].expected_improvement(best[0]) == 0).all()
+
+
+def test_bad_shapes_are_named(both):
+    distribution, _ = both
+    with pytest.raises(ValueError, match=r"best has shape \(3,\); pass \(7,\) or \(7, k\)"):
+        distribution.expected_improvement([1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match=r"y has shape \(7, 2\); pass \(7,\)"):
+        distribution.pinball(np.zeros((7, 2)), [0.5])
+    with pytest.raises(ValueError, match=r"got 95 at position 0; did you mean 0.95"):
+        distribution.pinball(Y, [95])

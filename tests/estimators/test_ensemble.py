@@ -25,7 +25,7 @@ def test_the_most_frequent_class_comes_first():
 
 def views(x, y, weight=None, **changes):
     made = Table.of(x, y, weight)
-    settings = {"n_estimators": 4, "max_features": 10, "max_context": 100, "local": False} | changes
+    settings = {"n_estimators": 4, "max_features": 10, "max_context": 100, "local": False, "plain": False} | changes
     slots = settings.pop("class_slots", lambda member, _: [(np.arange(4) + member) % 4])
     return made, make_views(made, made.y, class_slots=slots, random_state=np.random.RandomState(0), **settings)
 
