@@ -37,8 +37,8 @@ def _sizes(n_features: tuple[int, int], rows: tuple[int, int], cells: int = 4096
 def gp_fixed(n_features: int) -> PretrainConfig:
     """Gaussian process of known lengthscale 0.6, variance 1 and noise 1e-4."""
     if n_features == 1:                                             # posteriors a hundred times narrower than the prior
-        return PretrainConfig(GPPrior(), _rows("regression", 1, 1024), _sizes((1, 1), (32, 160)), n_steps=6_000,
-                              decay_steps=3_000, batches_per_step=1, learning_rate=2e-3, precision="float32")
+        return PretrainConfig(GPPrior(), _rows("regression", 1, 2048), _sizes((1, 1), (32, 160)), n_steps=9_000,
+                              decay_steps=4_500, batches_per_step=1, learning_rate=2e-3, precision="float32")
     sizes = TaskSizes(rows=(64, 160), features=(n_features, n_features), context_share=(0.02, 0.75), row_step=8, cells=8192)
     return PretrainConfig(GPPrior(), _rows("regression", n_features, 1024, n_layers=8), sizes, n_steps=4_500,
                           decay_steps=2_500, batches_per_step=1, learning_rate=2e-3)
@@ -47,14 +47,16 @@ def gp_fixed(n_features: int) -> PretrainConfig:
 def gp() -> PretrainConfig:
     """The bundled `gp`: Matérn-5/2 with unknown lengthscales, variance and noise, one to four features on [0, 1]."""
     model = _rows("regression", 4, 2048, embed_dim=64, hidden_dim=128, n_layers=10)
-    return PretrainConfig(GPPrior.with_hyperpriors(), model, _sizes((1, 4), (32, 128)), n_steps=5_000, decay_steps=2_500,
-                          batches_per_step=1, learning_rate=2e-3, precision="float32")
+    sizes = TaskSizes(rows=(16, 72), features=(2, 4), context_share=(0.1, 0.8), cells=4096, row_step=8)
+    return PretrainConfig(GPPrior.with_hyperpriors(), model, sizes, n_steps=9_000, decay_steps=3_000, batches_per_step=1,
+                          learning_rate=1.5e-3, precision="float32")
 
 
 def bnn() -> PretrainConfig:
     """Bayesian neural network of 8 features and 64 tanh units, two classes."""
-    return PretrainConfig(BNNPrior.big(), _rows("classification", 8, 2), _sizes((8, 8), (64, 256)),
-                          n_steps=2_000, decay_steps=1_000, batches_per_step=1, learning_rate=2e-3)
+    model = _rows("classification", 8, 2, embed_dim=64, hidden_dim=128, n_layers=4)
+    return PretrainConfig(BNNPrior.big(), model, _sizes((8, 8), (64, 256)),
+                          n_steps=3_500, decay_steps=1_700, batches_per_step=1, learning_rate=2e-3)
 
 
 def functions() -> PretrainConfig:

@@ -7,7 +7,7 @@ import torch
 
 from pfn import PFN, PFNConfig, load_pretrained, save_checkpoint
 from pfn.certificate import CASES, Case, Certificate, cases_of, certify, differences, exact_log_prob, record, table
-from pfn.checkpoint import Envelope, ModelCard, read_tensors
+from pfn.checkpoint import Envelope, ModelCard, bundled_weights, read_tensors
 from pfn.cli import main
 from pfn.recipes import RECIPES
 from priors import DirichletPrior, GPPrior, LinearPrior, SCMPrior, TaskShape
@@ -173,3 +173,17 @@ def test_command_needs_a_prior_for_networks_of_no_recipe(tmp_path, capsys):
     save_checkpoint(PFN(config), path, ModelCard(config, "MyPrior()", Envelope(50, 2)))
     assert main(["certify", path]) == 1
     assert "--prior" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", bundled_weights())
+def test_bundled_weights_reproduce_their_certificate(name, monkeypatch):
+    """The likelihood of the first case; the exact posterior was computed when the certificate was recorded."""
+    model = load_pretrained(name)
+    if not model.card.certificate:
+        pytest.skip(f"no certificate has been recorded for {name}")
+    recorded, case = model.card.certificate, cases_of(model.card)[0]
+    monkeypatch.setattr("pfn.certificate.exact_log_prob", lambda *_: None)
+    how = {key: recorded[key] for key in ("n_tasks", "n_queries", "seed")}
+    found = certify(model, [replace(case, contexts=case.contexts[:1])], **how)
+    assert differences(found, recorded) == []
+    assert found[0].coverage["95"] == pytest.approx(0.95, abs=0.03)
