@@ -114,7 +114,7 @@ axis.plot(grid[:, 0], exactly, label="exact")
 axis.set(xlabel="x", ylabel="expected improvement")
 axis.legend()
 far = network.log_expected_improvement(torch.tensor(best + 1e3))[0]
-print(f"a thousand units above the best value its logarithm is still finite: {float(far.min()):.3g} … {float(far.max()):.3g}")
+print(f"a thousand units above the best value its logarithm is still finite: {far.min():.3g} … {far.max():.3g}")
 
 # %% [markdown]
 # ## The same network as a scikit-learn regressor

@@ -86,8 +86,8 @@ def _info(args: argparse.Namespace) -> None:
         print(f"{name}: " + ", ".join(f"{metric} {value}" for metric, value in scores.items()))
     if card.certificate:
         gaps = [one["gap"] for one in card.certificate["found"] if one["gap"] is not None]
-        print(f"certificate of {card.certificate['date']}: {len(card.certificate['found'])} cases, gap to the exact posterior "
-              f"{min(gaps):.3f} to {max(gaps):.3f} nats; pfn certify shows it" if gaps else "")
+        known = f", gap to the exact posterior {min(gaps):.3f} to {max(gaps):.3f} nats" if gaps else ""
+        print(f"certificate of {card.certificate['date']}: {len(card.certificate['found'])} cases{known}")
     print("network: " + ", ".join(f"{name} {value}" for name, value in config.items()))
     print(f"prior: {card.prior}")
 
@@ -105,8 +105,9 @@ def _certify(args: argparse.Namespace) -> None:
     else:
         cases = [Case(PRIORS[args.prior].make(), args.features, tuple(args.context))]
         recorded = {}                                               # of other cases
-    how = {name: recorded.get(name, default) if getattr(args, option) is None else getattr(args, option)
-           for name, option, default in (("n_tasks", "tasks", 1000), ("n_queries", "queries", 20), ("seed", "seed", 0))}
+    given = {"n_tasks": args.tasks, "n_queries": args.queries, "seed": args.seed}
+    defaults = {"n_tasks": 1000, "n_queries": 20, "seed": 0}
+    how = {name: recorded.get(name, defaults[name]) if value is None else value for name, value in given.items()}
     found = certify(model, cases, **how, progress=sys.stderr.isatty())
     print(table(found))
     if args.record:

@@ -48,7 +48,7 @@ def gp() -> PretrainConfig:
     """The bundled `gp`: Matérn-5/2 with unknown lengthscales, variance and noise, one to four features on [0, 1]."""
     model = _rows("regression", 4, 2048, embed_dim=64, hidden_dim=128, n_layers=10)
     sizes = TaskSizes(rows=(16, 72), features=(2, 4), context_share=(0.1, 0.8), cells=4096, row_step=8)
-    return PretrainConfig(GPPrior.with_hyperpriors(), model, sizes, n_steps=9_000, decay_steps=3_000, batches_per_step=1,
+    return PretrainConfig(GPPrior.with_hyperpriors(), model, sizes, n_steps=8_000, decay_steps=2_500, batches_per_step=1,
                           learning_rate=1.5e-3, precision="float32")
 
 
@@ -63,7 +63,7 @@ def functions() -> PretrainConfig:
     """Five function classes at once, 5 features; the network has to find out which one it sees."""
     prior = Mixture([(1.0, one) for one in FUNCTION_CLASSES.values()])
     return PretrainConfig(prior, _rows("regression", 5, 256, n_layers=8), _sizes((5, 5), (48, 128)),
-                          n_steps=4_200, decay_steps=2_000, batches_per_step=1, learning_rate=2e-3)
+                          n_steps=7_000, decay_steps=2_000, batches_per_step=1, learning_rate=2e-3)
 
 
 def loops(n_loops: int) -> PretrainConfig:
