@@ -8,6 +8,8 @@ uniform on [0, 1]) tell them apart from a few rows on.
 - `relative` is the difference in units of the untied network's |NLL|, as the target has it; it says little where that is
   near 0, as for the Gaussian process. `share lost` is it in units of what the context tells: NLL of the best prediction
   without context minus the exact NLL.
+- Ridge: squared error on linear tasks with n = 2d context rows over that of the posterior mean, which is ridge regression.
+  These networks know from the features that a task is linear.
 - Loops at inference: the same weights gone through more or less often than in training.
 
     OMP_NUM_THREADS=1 python benchmarks/looped.py --layers layers.safetensors --loops loops.safetensors
@@ -22,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from function_classes import ratio_and_interval
 from paired import circumstances, mean_and_interval, show, use_one_thread, write_json
 from torch import Tensor
 from tqdm import tqdm
@@ -35,6 +38,7 @@ D, N_QUERIES, TASKS_AT_ONCE = 3, 20, 200
 CONTEXTS = (1, 3, 10, 30, 60)
 BOTH = "both classes"
 LOOPS = (1, 2, 4, 7, 10, 12, 13, 14, 15, 16, 18, 21, 28, 42)
+MOST_OVER_RIDGE = 1.05
 MOST_PARAMETERS, MOST_LOSS = 0.10, 0.05                             # of the untied network's, and relative
 
 
@@ -123,6 +127,18 @@ def other_loops(tied: PFN, n_tasks: int, seed: int) -> dict[str, dict[str, float
     return found
 
 
+def against_ridge(models: dict[str, PFN], n_tasks: int, seed: int) -> dict[str, list[float]]:
+    """Ratios of squared errors on noisy targets of linear tasks, with intervals."""
+    errors: dict[str, list[Tensor]] = {}
+    for x, y, x_query, y_query in parts(draw_tasks("linear", n_tasks, seed), 2 * D):
+        means = {name: model.posterior(x, y, x_query).mean for name, model in models.items()}
+        means["ridge"] = PRIORS["linear"].posterior(x, y, x_query)[0]
+        for name, mean in means.items():
+            errors.setdefault(name, []).append((mean - y_query).square().mean(1))
+    joined = {name: torch.cat(found) for name, found in errors.items()}
+    return {name: ratio_and_interval(joined[name], joined["ridge"]) for name in models}
+
+
 def tables(record: dict[str, Any]) -> str:
     heads = ("", "n", "exact", "14 layers", "one layer, 14 times", "gap of layers", "gap of loops", "difference, nats",
              "relative", "share lost")
@@ -150,6 +166,9 @@ def verdict(record: dict[str, Any]) -> str:
         lines.append(f"{name}: NLL {row['loops']:.3f} against {row['layers']:.3f}, {row['relative']:+.1%}, target ≤ "
                      f"{MOST_LOSS:.0%}: {'met' if row['relative'] <= MOST_LOSS else 'missed'} "
                      f"({show(row['difference'])} nats; {row['share_lost']:+.1%} of what the context tells)")
+    for name, ratio in record["against_ridge"].items():
+        lines.append(f"{name}, linear, n = {2 * D}: {show(ratio)} × ridge, target ≤ {MOST_OVER_RIDGE}: "
+                     f"{'met' if ratio[0] <= MOST_OVER_RIDGE else 'missed'}")
     return "\n".join(lines)
 
 
@@ -190,12 +209,13 @@ def main() -> None:
     untied, tied = load_pretrained(args.layers), load_pretrained(args.loops)
     with torch.inference_mode():
         comparison = compare(untied, tied, args.tasks, args.seed)
+        ridge = against_ridge({"layers": untied, "loops": tied}, args.tasks, args.seed)
         loops = other_loops(tied, min(args.loop_tasks, args.tasks), args.seed)
     record = circumstances(args.seed) | {
         "checkpoints": {"layers": Path(args.layers).name, "loops": Path(args.loops).name},
         "parameters": {"layers": untied.n_parameters, "loops": tied.n_parameters},
         "trained_loops": tied.config.n_loops, "tasks": args.tasks, "loop_tasks": args.loop_tasks, "queries": N_QUERIES,
-        "comparison": comparison, "other_loops": loops,
+        "comparison": comparison, "against_ridge": ridge, "other_loops": loops,
     }
     write_json(args.out, record)
     draw(record, args.out.with_suffix(".png"))

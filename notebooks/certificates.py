@@ -39,7 +39,7 @@ print(f"{model.n_parameters:,} parameters, pretrained for {model.card.training['
 
 # %%
 generator = torch.Generator().manual_seed(6)
-tasks = prior.sample(TaskShape(3, 9, 1, 9), generator=generator)
+tasks = prior.sample(TaskShape(3, 9, 1, 8), generator=generator)  # all nine are context here
 grid = torch.linspace(0, 1, 150).view(-1, 1)
 figure, axes = plt.subplots(1, 3, figsize=(11, 2.8), sharex=True)
 for axis, x, y in zip(axes, tasks.x, tasks.y, strict=True):
@@ -54,10 +54,11 @@ for axis, x, y in zip(axes, tasks.x, tasks.y, strict=True):
     low, middle, high = network.quantile(torch.tensor([0.025, 0.5, 0.975]))[0].T
     axis.fill_between(grid[:, 0], low, high, alpha=0.25)
     axis.plot(grid[:, 0], middle)
-    spread = torch.linspace(float(low.min()), float(high.max()), 400).double()
-    cdf = torch.stack([exact.cdf(value.expand(len(grid))) for value in spread])                  # (values, grid)
+    spread = torch.linspace(float(low.min()), float(high.max()), 150).double()
+    below = [torch.special.ndtr((value - exact.component_mean) / exact.component_variance.sqrt()) for value in spread]
+    cdf = torch.stack([exact.log_weight.exp() @ share for share in below])                       # (values, grid)
     for level in (0.025, 0.5, 0.975):
-        axis.plot(grid[:, 0], spread[(cdf < level).sum(0).clamp(max=399)], "k--", linewidth=0.9)
+        axis.plot(grid[:, 0], spread[(cdf < level).sum(0).clamp(max=149)], "k--", linewidth=0.9)
     axis.plot(x[:, 0], y, "k.")
 print(f"last task: {1000 * one_pass:.0f} ms for the network, {1000 * sampling:.0f} ms for {len(weighted.log_weight):,} "
       f"weighted draws (effective size {weighted.effective_size:.0f})")

@@ -225,7 +225,7 @@ CASES: dict[str, list[Case]] = {
     "classifier": [Case(DirichletPrior(), 3, _LONG), Case(BNNPrior.big(), 8, (100,))],
     "regressor": [Case(GPPrior(noise=0.01), 1, _LONG), Case(GPPrior(noise=0.01), 5, _LONG),
                   Case(ConjugateLinearPrior(), 5, _LONG)],
-    "gp": [Case(GPPrior.with_hyperpriors(), d, (5, 10, 20, 30), share=0.05) for d in (1, 2, 4)],
+    "gp": [Case(GPPrior.with_hyperpriors(), d, (10, 30), share=0.05) for d in (1, 2, 3, 4)],
     "gp-1d": [Case(GPPrior(), 1, _SHORT)],
     "gp-5d": [Case(GPPrior(), 5, _SHORT)],
     "bnn": [Case(BNNPrior.big(), 8, (20, 50, 100, 200))],

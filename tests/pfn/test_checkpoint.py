@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import pfn
 from pfn import PFN, CheckpointError, Envelope, ModelCard, PFNConfig, load_pretrained, save_checkpoint
-from pfn.checkpoint import build_model, bundled_weights
+from pfn.checkpoint import build_model, bundled_weights, checkpoint_path
 
 CONFIG = PFNConfig(n_outputs=3, embed_dim=16, n_layers=1, n_heads=2, hidden_dim=32)
 CARD = ModelCard(CONFIG, "a prior", Envelope(100, 5, 3), {"steps": 7})
@@ -124,14 +124,16 @@ def test_card_must_describe_the_model(path):
 
 
 def test_bundled_weights_are_small_and_documented():
-    assert bundled_weights() == ["classifier", "regressor"]
+    assert bundled_weights() == ["classifier", "gp", "regressor"]
     cards = {name: load_pretrained(name).card for name in bundled_weights()}
     assert cards["classifier"].envelope.max_classes == cards["classifier"].config.n_outputs == 10
     assert cards["regressor"].config.n_outputs >= 500
-    for card in cards.values():
+    for name, card in cards.items():
         assert card.training["tasks"] > 100_000
-        assert "SCMPrior" in card.prior
+        assert ("GPPrior" if name == "gp" else "SCMPrior") in card.prior
+    assert cards["gp"].certificate["found"]
     sizes = [file.stat().st_size for file in Path(pfn.__file__).parent.joinpath("weights").iterdir()]
+    assert checkpoint_path("gp").stat().st_size <= 2 * 2**20
     assert max(sizes) <= 12 * 2**20
     assert sum(sizes) <= 38 * 2**20
 
