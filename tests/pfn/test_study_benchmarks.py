@@ -176,10 +176,13 @@ def test_loops_end_to_end(study, tmp_path):
         record = {
             "comparison": benchmark.compare(untied, tied, 5, 0), "other_loops": benchmark.other_loops(tied, 3, 0),
             "parameters": {"layers": untied.n_parameters, "loops": tied.n_parameters}, "trained_loops": 2,
+            "against_ridge": benchmark.against_ridge({"layers": untied, "loops": tied}, 5, 0),
         }
     whole, *parts = (record["comparison"][name]["rows"]["all"]["loops"] for name in (benchmark.BOTH, *benchmark.PRIORS))
     assert whole == pytest.approx(sum(parts) / 2)
     assert "target ≤ 5%" in benchmark.verdict(record)
+    assert all(ratio[0] > 1 for ratio in record["against_ridge"].values())                # ridge is the posterior mean
+    assert "layers, linear, n = 6" in benchmark.verdict(record)
     assert benchmark.tables(record).count("| 60 |") == 2
     benchmark.draw(record, tmp_path / "loops.png")
 
