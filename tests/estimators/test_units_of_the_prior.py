@@ -11,12 +11,19 @@ from pfn.checkpoint import Envelope, ModelCard
 SIZE = {"embed_dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "n_thinking_rows": 2, "row_features": 3}
 
 
+def make(config):
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        model = PFN(config).eval().requires_grad_(False)
+        if model.normal is not None:
+            torch.nn.init.normal_(model.normal.weight, std=0.3)
+    return model
+
+
 @pytest.fixture
 def network():
-    torch.manual_seed(0)
     config = PFNConfig(task="regression", n_outputs=32, scaling="prior", normal_base=True, **SIZE)
-    model = PFN(config).eval().requires_grad_(False)
-    torch.nn.init.normal_(model.normal.weight, std=0.3)
+    model = make(config)
     model.target_scaling.copy_(torch.tensor([50.0, 10.0]))
     model.card = ModelCard(config, "test", Envelope(100, 3))
     return model
@@ -97,9 +104,8 @@ def test_save_and_load(network, table, tmp_path):
 
 def test_classifier(table):
     X, _, queries = table
-    torch.manual_seed(0)
     config = PFNConfig(n_outputs=4, scaling="prior", **SIZE)
-    model = PFN(config).eval().requires_grad_(False)
+    model = make(config)
     model.card = ModelCard(config, "test", Envelope(100, 3, 4))
     clf = PFNClassifier(model=model, random_state=0).fit(X, np.repeat(["a", "b"], 10))
     assert not any(view.ranks for view in clf._views)

@@ -20,10 +20,11 @@ def study(monkeypatch):
 
 
 def network(task, n_features, n_outputs, **settings):
-    torch.manual_seed(0)
     size = {"embed_dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 16, "n_thinking_rows": 2}
     config = PFNConfig(task=task, n_outputs=n_outputs, row_features=n_features, scaling="prior", **(size | settings))
-    return PFN(config).eval().requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        return PFN(config).eval().requires_grad_(False)
 
 
 # Function classes
