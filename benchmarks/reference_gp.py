@@ -35,7 +35,7 @@ from priors import GPPrior, TaskBatch, TaskShape
 from priors.distributions import Gamma
 from priors.draw import Draw
 from priors.functions import GaussianMixture
-from priors.gp import _RELATIVE_JITTER, Hyperparameters, gp_posterior
+from priors.gp import RELATIVE_JITTER, Hyperparameters, gp_posterior
 from priors.gp_reference import WeightedHyperparameters, sample_hyperparameters
 from priors.task import join
 
@@ -64,7 +64,7 @@ def predict(prior: GPPrior, hyper: Hyperparameters, x: Tensor, y: Tensor, x_quer
 
 def at_floor(lengthscale: Tensor, outputscale: Tensor) -> Hyperparameters:
     """With the least noise."""
-    return Hyperparameters(lengthscale, outputscale, _RELATIVE_JITTER * outputscale, torch.zeros_like(outputscale))
+    return Hyperparameters(lengthscale, outputscale, RELATIVE_JITTER * outputscale, torch.zeros_like(outputscale))
 
 
 def most_probable(
@@ -119,7 +119,7 @@ def numpyro_model(prior: GPPrior) -> Callable[..., None]:
         scaled = x / lengthscale * 5**0.5
         squared = jnp.maximum(jnp.square(scaled[:, None] - scaled[None]).sum(-1), 1e-30)
         r = jnp.sqrt(squared)
-        correlation = (1 + r + squared / 3) * jnp.exp(-r) + _RELATIVE_JITTER * jnp.eye(len(x))
+        correlation = (1 + r + squared / 3) * jnp.exp(-r) + RELATIVE_JITTER * jnp.eye(len(x))
         law = dist.MultivariateNormal(jnp.zeros(len(x)), covariance_matrix=outputscale * correlation)
         numpyro.sample("y", law, obs=y)
 

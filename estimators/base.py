@@ -118,9 +118,14 @@ class PFNEstimator(Persistence, TakesTables):
             self.model_ = copy.deepcopy(network).to(device, precision).requires_grad_(False)
         self._contexts: dict[tuple[int, int], EncodedContext] = {}
 
+    @property
+    def _keeps_units(self) -> bool:
+        """Whether the network reads tables as they are, in the units of its prior."""
+        return self.model_.config.scaling == "prior"
+
     def _encode(self, table: Any) -> np.ndarray:
         """The training table as the matrix that networks read, (n, f) float32; sets the encoder."""
-        self._encoder = TableEncoder().fit(table, keeps_units=self.model_.config.scaling == "prior")
+        self._encoder = TableEncoder().fit(table, keeps_units=self._keeps_units)
         return self._encoder.transform(table)
 
     def _encode_queries(self, X: Any) -> Tensor:
@@ -133,7 +138,7 @@ class PFNEstimator(Persistence, TakesTables):
         max_features = card.envelope.max_features if card is not None else n_features
         return {
             "n_estimators": self.n_estimators,
-            "plain": self.model_.config.scaling == "prior",
+            "plain": self._keeps_units,
             "max_features": max_features,
             "max_context": self._context_rows(min(n_features, max_features)),
             "local": self.context in ("auto", "local"),

@@ -266,11 +266,6 @@ class PFNRegressor(RegressorMixin, FineTuning, Explanations):
             for estimator, own, logits, x in zip(fitted, questions, answers, queries, strict=True)
         ]
 
-    @property
-    def _keeps_units(self) -> bool:
-        """Whether the network reads targets as they are, in the units of its prior."""
-        return self.model_.config.scaling == "prior"
-
     def _targets(self, view: View, rows: np.ndarray, part: Part) -> np.ndarray:
         y = self._table.y[rows].astype(np.float64)
         warp = TargetWarp.normal_scores(y, self._table.weight[rows]) if view.scores else None

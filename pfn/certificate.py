@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from pfn.network import PFN, class_logits
 from pfn.studies import FUNCTION_CLASSES
+from pfn.tasks import features_for
 from priors import BNNPrior, DirichletPrior, GPPrior, Prior, TaskBatch, TaskShape
 from priors.linear import ConjugateLinearPrior
 
@@ -174,14 +175,12 @@ def _certificate(model: PFN, case: Case, n_context: int, n_tasks: int, n_queries
 
 def _network_scores(model: PFN, batch: TaskBatch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Log density of the query targets (B, Q), and their ranks, uniform if the posteriors are right."""
-    n = batch.n_context
-    x, y, queries, targets = batch.x[:, :n], batch.y[:, :n], batch.x[:, n:], batch.y[:, n:]
-    if (model.config.task == "classification") != (batch.n_classes is not None):
-        raise ValueError(f"the network does {model.config.task}, the prior draws other targets; use one of the same kind.")
+    n, x = batch.n_context, features_for(model, batch)
+    y, targets = batch.y[:, :n], batch.y[:, n:]
     if batch.n_classes is None:
-        posterior = model.posterior(x, y, queries)
+        posterior = model.posterior(x[:, :n], y, x[:, n:])
         return posterior.log_prob(targets), posterior.cdf(targets)
-    log_prob = class_logits(model(torch.cat([x, queries], dim=1), y), batch.n_classes).log_softmax(-1)
+    log_prob = class_logits(model(x, y), batch.n_classes).log_softmax(-1)
     probability = log_prob.exp()
     own = probability.gather(-1, targets.unsqueeze(-1))
     more_likely = torch.where(probability > own, probability, 0.0).sum(-1)
@@ -198,7 +197,7 @@ def exact_log_prob(prior: Prior, batch: TaskBatch, generator: torch.Generator) -
     """
     n = batch.n_context
     x, y, queries, targets = batch.x[:, :n], batch.y[:, :n], batch.x[:, n:], batch.y[:, n:]
-    if isinstance(prior, GPPrior) and not isinstance(prior.lengthscale, float):
+    if isinstance(prior, GPPrior) and prior.has_hyperpriors:
         from priors.gp_reference import sample_hyperparameters  # SciPy: a third of a second at import
 
         return torch.stack([

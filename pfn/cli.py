@@ -93,6 +93,8 @@ def _info(args: argparse.Namespace) -> None:
 
 
 def _certify(args: argparse.Namespace) -> None:
+    if args.record and args.prior is not None:
+        raise ValueError("--record keeps the cases of a recipe; leave out --prior.")
     tune_for_training()
     model = load_pretrained(args.checkpoint)
     card = model.card
@@ -111,8 +113,6 @@ def _certify(args: argparse.Namespace) -> None:
     found = certify(model, cases, **how, progress=sys.stderr.isatty())
     print(table(found))
     if args.record:
-        if args.prior is not None:
-            raise ValueError("--record keeps the cases of a recipe; leave out --prior.")
         path = checkpoint_path(args.checkpoint)
         tensors, _ = read_tensors(path)
         today = str(datetime.date.today())

@@ -49,7 +49,10 @@ def gp_fixed(n_features: int) -> PretrainConfig:
 
 
 def gp() -> PretrainConfig:
-    """The bundled `gp`: Matérn-5/2 with unknown lengthscales, variance and noise, one to four features on [0, 1]."""
+    """The bundled `gp`: Matérn-5/2 with unknown lengthscales, variance and noise, features on [0, 1].
+
+    Two to four of them in this last stage; only the first one had tasks of one feature.
+    """
     model = _rows("regression", 4, 2048, embed_dim=64, hidden_dim=128, n_layers=10)
     sizes = TaskSizes(rows=(16, 72), features=(2, 4), context_share=(0.1, 0.8), cells=4096, row_step=8)
     return PretrainConfig(GPPrior.with_hyperpriors(), model, sizes, n_steps=8_000, decay_steps=2_500, batches_per_step=1,

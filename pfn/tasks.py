@@ -49,10 +49,13 @@ def draw_batches(
     ]
 
 
-def task_loss(model: PFN, batch: TaskBatch, weights: dict[str, Tensor] | None = None) -> Tensor:
-    """Mean negative log-likelihood of the query targets, in nats a row; of the standardised target in regression.
+def features_for(model: PFN, batch: TaskBatch) -> Tensor:
+    """Features (B, R, F) as the network reads them, for tasks of its kind.
 
-    `weights` stands in for the parameters of `model`, for example a bfloat16 copy of them.
+    Raises
+    ------
+    ValueError
+        If the prior draws classes and the network regresses, or the reverse.
     """
     classifies = model.config.task == "classification"
     if classifies and batch.n_classes is None:
@@ -60,8 +63,15 @@ def task_loss(model: PFN, batch: TaskBatch, weights: dict[str, Tensor] | None = 
     if not classifies and batch.n_classes is not None:
         raise ValueError("the prior draws classes but the network regresses; use PFNConfig(task='classification').")
     # The network knows no padding: a column that is none is one in which everything is missing.
-    x = batch.x if batch.feature_mask is None else batch.x.masked_fill(~batch.feature_mask.unsqueeze(1), torch.nan)
-    inputs = x, batch.y[:, : batch.n_context]
+    return batch.x if batch.feature_mask is None else batch.x.masked_fill(~batch.feature_mask.unsqueeze(1), torch.nan)
+
+
+def task_loss(model: PFN, batch: TaskBatch, weights: dict[str, Tensor] | None = None) -> Tensor:
+    """Mean negative log-likelihood of the query targets, in nats a row; of the standardised target in regression.
+
+    `weights` stands in for the parameters of `model`, for example a bfloat16 copy of them.
+    """
+    inputs = features_for(model, batch), batch.y[:, : batch.n_context]
     logits = model(*inputs) if weights is None else torch.func.functional_call(model, weights, inputs)
     target = batch.y[:, batch.n_context :]
     if batch.n_classes is not None:

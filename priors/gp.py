@@ -13,7 +13,7 @@ from priors.distributions import Gamma, Parameter, check_parameter, draw_paramet
 from priors.draw import Draw
 from priors.task import TaskBatch, TaskShape, check_generator
 
-_RELATIVE_JITTER = 1e-6     # least noise in units of the scale: below it the factorisation of close points may fail
+RELATIVE_JITTER = 1e-6     # least noise in units of the scale: below it the factorisation of close points may fail
 _BLOCK = 64                 # columns factorised at once; 32 and 128 are 10–40 % slower at 512 rows
 _CPU_ELEMENTS = 2**21       # covariances in memory at once: 16 MiB stay in or near a cache
 _ELEMENTS = 2**27           # 1 GiB elsewhere
@@ -130,7 +130,7 @@ def _factor_times(x: Tensor, z: Tensor, kernel: str, hyper: Hyperparameters) -> 
 
 
 def _noise_variance(outputscale: Tensor, noise: Tensor) -> Tensor:
-    return torch.maximum(noise.double(), _RELATIVE_JITTER * outputscale.double())
+    return torch.maximum(noise.double(), RELATIVE_JITTER * outputscale.double())
 
 
 def gp_posterior(
@@ -240,6 +240,12 @@ class GPPrior:
     def with_hyperpriors(cls) -> GPPrior:
         """The variant of [1] over hyper-parameters: Matérn-5/2, a lengthscale for each feature, nearly no noise."""
         return cls(Gamma(3.0, 6.0), Gamma(2.0, 0.15), Gamma(1e-4, 1.0), kernel="matern52", ard=True)
+
+    @property
+    def has_hyperpriors(self) -> bool:
+        """Whether a hyper-parameter is drawn, so that `posterior` is no Gaussian; see `priors.gp_reference`."""
+        values = (self.lengthscale, self.outputscale, self.noise, self.mean)
+        return not all(isinstance(value, int | float) for value in values)
 
     def draw_hyperparameters(self, batch_size: int, n_features: int, draw: Draw) -> Hyperparameters:
         """One set for each task; `sample` draws them after the features."""

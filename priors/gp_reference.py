@@ -17,7 +17,7 @@ from torch import Tensor
 from priors.distributions import Gamma, fixed_value
 from priors.draw import Draw
 from priors.functions import GaussianMixture
-from priors.gp import _RELATIVE_JITTER, GPPrior, Hyperparameters, gp_posterior
+from priors.gp import RELATIVE_JITTER, GPPrior, Hyperparameters, gp_posterior
 
 _DRAWS_AT_ONCE = 512        # covariances of 30 rows then fit the cache
 _PRIOR_SHARE = 0.1          # of each later proposal: bounds the weights at 10 times those of the prior
@@ -90,7 +90,7 @@ class _Space:
         else:
             lengthscale, column = theta[:, :self.n_scales].exp(), self.n_scales
         outputscale = fixed(self.prior.outputscale, count) if self.outputscale is None else theta[:, column].exp()
-        noise = fixed(self.prior.noise, count) if self.noise is None else _RELATIVE_JITTER * outputscale
+        noise = fixed(self.prior.noise, count) if self.noise is None else RELATIVE_JITTER * outputscale
         if self.is_free:
             noise = theta[:, -1].exp()
         return Hyperparameters(lengthscale, outputscale, noise, fixed(self.mean, count))
@@ -107,7 +107,7 @@ class _Space:
         """P(noise > floor)."""
         assert self.noise is not None
         # By SciPy: torch.special.gammaincc is right to 3e-8 only at a shape of 1e-4, and has no inverse.
-        floor = self.noise.rate * _RELATIVE_JITTER * outputscale.numpy()
+        floor = self.noise.rate * RELATIVE_JITTER * outputscale.numpy()
         return torch.from_numpy(scipy.special.gammaincc(self.noise.shape, floor))
 
     def log_prior(self, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +119,7 @@ class _Space:
         above = self._above_floor(hyper.outputscale)
         if not self.is_free:
             return scales + (-above).log1p(), scales
-        is_above = hyper.noise >= _RELATIVE_JITTER * hyper.outputscale
+        is_above = hyper.noise >= RELATIVE_JITTER * hyper.outputscale
         free = (scales + _log_density_of_log(self.noise, hyper.noise)).masked_fill(~is_above, -torch.inf)
         return free, free - above.log()
 

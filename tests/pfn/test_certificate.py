@@ -11,6 +11,7 @@ from pfn.checkpoint import Envelope, ModelCard, bundled_weights, read_tensors
 from pfn.cli import main
 from pfn.recipes import RECIPES
 from priors import DirichletPrior, GPPrior, LinearPrior, SCMPrior, TaskShape
+from priors.distributions import Gamma
 from priors.functions import MixtureOfRegressionsPrior, SparseLinearPrior
 from priors.linear import ConjugateLinearPrior
 
@@ -103,6 +104,33 @@ def test_priors_of_unknown_posterior_give_calibration_only():
     assert "gap" in table([one])
 
 
+def test_padding_is_missing():
+    """What a prior leaves in columns that are none does not matter."""
+    class Padded:
+        def __init__(self, filling):
+            self.filling = filling
+
+        def __repr__(self):
+            return "Padded"
+
+        def sample(self, shape, *, generator):
+            batch = GPPrior().sample(shape, generator=generator)
+            mask = torch.tensor([[True, True, False]]).expand(shape.batch_size, -1)
+            return replace(batch, x=batch.x.masked_fill(~mask.unsqueeze(1), self.filling), feature_mask=mask)
+
+    model = PFN(PFNConfig(task="regression", n_outputs=20, **SIZE)).eval()
+    zeros, fives = (certify(model, [Case(Padded(value), 3, (8,))], n_tasks=10) for value in (0.0, 5.0))
+    assert zeros == fives
+
+
+def test_any_unknown_hyperparameter_is_integrated_out():
+    """Not only the lengthscale; and whole numbers are known ones."""
+    assert not GPPrior(lengthscale=1, noise=1e-2).has_hyperpriors
+    prior, generator = GPPrior(noise=Gamma(2.0, 20.0)), torch.Generator().manual_seed(0)
+    batch = prior.sample(TaskShape(2, 14, 1, 10), generator=generator)
+    assert exact_log_prob(prior, batch, generator).isfinite().all()
+
+
 def test_same_seed_same_certificate():
     cases = [Case(GPPrior(), 1, (5,))]
     model = PFN(PFNConfig(task="regression", n_outputs=20, **SIZE)).eval()
@@ -124,7 +152,7 @@ def test_differences_name_what_changed():
 
 
 def test_kinds_must_agree():
-    with pytest.raises(ValueError, match="regression, the prior draws other targets"):
+    with pytest.raises(ValueError, match="draws classes but the network regresses"):
         certify(PFN(PFNConfig(task="regression", n_outputs=9, **SIZE)), [Case(DirichletPrior(), 2, (30,))], n_tasks=5)
     with pytest.raises(ValueError, match="cases is empty"):
         certify(ExactGP(), [])
