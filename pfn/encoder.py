@@ -118,12 +118,16 @@ class CellEncoder(nn.Module):
 
 
 class RowEncoder(nn.Module):
-    """One token a row: each feature has weights of its own. Tables with fewer than `n_features` lack the rest."""
+    """One token a row: each feature has weights of its own. Tables with fewer than `n_features` lack the rest.
 
-    def __init__(self, width: int, n_features: int) -> None:
+    With `squares` the squares of features are channels too, and the values and squares of F < `n_features` features are
+    multiplied by √(`n_features` / F), so that tokens keep their size.
+    """
+
+    def __init__(self, width: int, n_features: int, *, squares: bool = False) -> None:
         super().__init__()
-        self.n_features = n_features
-        self.embed = nn.Linear(2 * n_features, width)
+        self.n_features, self.squares = n_features, squares
+        self.embed = nn.Linear((3 if squares else 2) * n_features, width)
 
     def forward(self, x: Tensor, scaling: Scaling) -> Tensor:                        # x (B, R, F) -> (B, 1, R, E)
         if x.shape[2] > self.n_features:
@@ -132,5 +136,10 @@ class RowEncoder(nn.Module):
             )
         z = nn.functional.pad(scaling.apply(x), (0, self.n_features - x.shape[2]), value=math.nan)
         missing = z.isnan()
-        channels = torch.cat([torch.where(missing, 0.0, z), missing.to(z.dtype)], dim=-1)
+        value = torch.where(missing, 0.0, z)
+        channels = torch.cat([value, missing.to(z.dtype)], dim=-1)
+        if self.squares:
+            square = torch.where(missing, 0.0, z.square() - 1.0)
+            scale = (self.n_features / x.shape[2]) ** 0.5
+            channels = torch.cat([scale * value, missing.to(z.dtype), scale * square], dim=-1)
         return self.embed(channels.to(self.embed.weight.dtype)).unsqueeze(1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pfn.attention import CellBlock, norm
 from pfn.bar import BarDistribution, BarPosterior
 from pfn.encoder import CellEncoder, RowEncoder, Scaling, SortedColumns
+from priors import Status
 
 if TYPE_CHECKING:
     from pfn.checkpoint import ModelCard
@@ -45,15 +46,19 @@ class PFNConfig:
         0: every cell is a token, whatever the number of features. Else every row is a single token of at most so many
         features, each with weights of its own: much cheaper, for priors of few features, of many that are read together
         (pixels), or whose features differ in meaning.
-    scaling : {"context", "prior"}
+    scaling : {"context", "prior", "cube"}
         What features and targets are standardised by: the context of the task, so that units do not matter, or one mean
         and standard deviation of the prior for all tasks, so that they do. The posterior under a Gaussian process of
-        known lengthscale and variance needs the latter.
+        known lengthscale and variance needs the latter. "cube" is for functions on the unit cube, in any units: features
+        by the moments of U[0, 1], targets by the context. For row tokens, which then see the squares of features too, so
+        that their first attention can weigh rows by distance.
     normal_base : bool
         Regression: whether the bars' logits are corrections of a normal distribution whose mean and standard deviation are
         two further outputs. Posteriors that are nearly normal and much narrower than the prior are then learnt faster:
         after 1,000 steps the gap of a small network is a quarter (`benchmarks/normal_base.py`). Where they are
         narrower than 1 % of it, train in float32: bfloat16 knows a mean to three digits.
+    target_status : bool
+        Regression: whether the target of a context row may also be a failure or a bound, see `priors.Status`.
     n_loops : int
         How often the sequence of layers is gone through, with the same weights. Every time but the first begins by adding
         the embedded table to the cells.
@@ -71,15 +76,16 @@ class PFNConfig:
     residual_decay: float = 0.95
     cell_ranks: bool = False
     row_features: int = 0
-    scaling: Literal["context", "prior"] = "context"
+    scaling: Literal["context", "prior", "cube"] = "context"
     normal_base: bool = False
+    target_status: bool = False
     n_loops: int = 1
 
     def __post_init__(self) -> None:
         if self.task not in ("classification", "regression"):
             raise ValueError(f"task={self.task!r} is unknown; use 'classification' or 'regression'.")
-        if self.scaling not in ("context", "prior"):
-            raise ValueError(f"scaling={self.scaling!r} is unknown; use 'context' or 'prior'.")
+        if self.scaling not in ("context", "prior", "cube"):
+            raise ValueError(f"scaling={self.scaling!r} is unknown; use 'context', 'prior' or 'cube'.")
         for name in ("n_outputs", "embed_dim", "n_layers", "n_heads", "hidden_dim", "dense_features", "n_loops"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
@@ -93,6 +99,10 @@ class PFNConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r} is no count; use 0 for none.")
         if self.normal_base and self.task != "regression":
             raise ValueError("normal_base=True is for task='regression'; classes have no order.")
+        if self.target_status and self.task != "regression":
+            raise ValueError("target_status=True is for task='regression'; use False.")
+        if self.scaling == "cube" and not self.row_features:
+            raise ValueError("scaling='cube' is for row tokens; set row_features to the largest number of features.")
         if self.row_features and self.cell_ranks:
             raise ValueError("cell_ranks=True needs cells; use row_features=0.")
         object.__setattr__(self, "feature_shifts", tuple(self.feature_shifts))
@@ -187,7 +197,7 @@ class PFN(nn.Module):
         self.config = config
         width = config.embed_dim
         if config.row_features:
-            self.cells: nn.Module = RowEncoder(width, config.row_features)
+            self.cells: nn.Module = RowEncoder(width, config.row_features, squares=config.scaling == "cube")
         else:
             self.cells = CellEncoder(width, config.feature_shifts, config.dense_features, config.cell_ranks)
         if config.scaling == "prior":
@@ -199,6 +209,7 @@ class PFN(nn.Module):
             self.embed_target: nn.Module = nn.Embedding(config.n_outputs, width)
         else:
             self.embed_target = nn.Linear(1, width)
+            self.embed_status = nn.Embedding(len(Status), width) if config.target_status else None
             # In units of the standardised target; pretraining replaces them by quantiles of the prior's targets.
             self.register_buffer("borders", torch.linspace(-4.0, 4.0, config.n_outputs + 1))
         self.unknown_target = nn.Parameter(0.02 * torch.randn(width))
@@ -225,6 +236,7 @@ class PFN(nn.Module):
         x: Tensor,                            # (B, R, F), NaN = missing
         y: Tensor,                            # (B, C) or longer: targets of the first C rows, the context
         n_context: int | None = None,         # C; None: all of y
+        status: Tensor | None = None,         # like y, a `Status` of each target; None: NaN is a failure, others are values
     ) -> Tensor:                              # (B, R - C, n_outputs)
         """Logits for the rows after the first `n_context`."""
         n_context = y.shape[1] if n_context is None else n_context
@@ -232,10 +244,13 @@ class PFN(nn.Module):
             raise ValueError(
                 f"n_context={n_context} must leave at least one context and one query row of {x.shape[1]} rows."
             )
-        context = self.encode_context(x[:, :n_context], y[:, :n_context])
+        status = None if status is None else status[:, :n_context]
+        context = self.encode_context(x[:, :n_context], y[:, :n_context], status=status)
         return self.decode(context, x[:, n_context:])
 
-    def encode_context(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> EncodedContext:
+    def encode_context(
+        self, x: Tensor, y: Tensor, weight: Tensor | None = None, status: Tensor | None = None
+    ) -> EncodedContext:
         """Read a context once.
 
         Parameters
@@ -247,11 +262,19 @@ class PFN(nn.Module):
         weight : Tensor of shape (B, C), optional
             A row of weight w counts as w equal rows: its key enters every softmax w times, and it enters the statistics
             w times. Rows of weight 0 do not exist, so that tasks with different numbers of rows can share a batch.
+        status : Tensor of shape (B, C), int64, optional
+            A `priors.Status` of each target, for networks with `target_status`. A target that is NaN has failed whatever its
+            status says, and what a failed one is does not matter. None: all others are values.
         """
+        self._check_status(status, y)
         scaling = self._feature_scaling(x, weight)
         if self.config.task == "regression":
+            y = _without_failures(y, status)
             target = self.scale_of_targets(y, weight)
-            embedded = self.embed_target(target.apply(y.unsqueeze(-1)).to(self.unknown_target.dtype))
+            embedded = self.embed_target(self._standardised(y, target).to(self.unknown_target.dtype))
+            if self.embed_status is not None:
+                status = torch.zeros_like(y, dtype=torch.int64) if status is None else status
+                embedded = embedded + self.embed_status(status.masked_fill(y.isnan(), int(Status.FAILED)))
         else:
             embedded = self.embed_target(y)                                          # (B, C, E)
         log_weight = None
@@ -260,16 +283,33 @@ class PFN(nn.Module):
         memories = self._memories(x, scaling, embedded, log_weight)
         return EncodedContext(scaling, memories, log_weight)
 
+    def _check_status(self, status: Tensor | None, y: Tensor) -> None:
+        if status is not None and not self.config.target_status:
+            raise ValueError("this network knows values only, no status; pass status=None and leave such rows out, "
+                             "or pretrain one with PFNConfig(task='regression', target_status=True).")
+        if status is not None and status.shape != y.shape:
+            raise ValueError(f"status must be of the shape of y, {tuple(y.shape)}; got {tuple(status.shape)}.")
+
+    def _standardised(self, y: Tensor, scaling: Scaling) -> Tensor:  # (B, C, 1)
+        y = y.unsqueeze(-1)
+        return scaling.apply(torch.where(y.isnan(), scaling.mean, y) if self.config.target_status else y)
+
     def _feature_scaling(self, x: Tensor, weight: Tensor | None) -> Scaling:
         if self.config.scaling == "prior":
             return Scaling.fixed(self.feature_scaling, len(x), x.shape[2])
+        if self.config.scaling == "cube":
+            size = len(x), 1, x.shape[2]                                             # made where they are: no copy, no wait
+            return Scaling(torch.full(size, 0.5, device=x.device), torch.full(size, 12**-0.5, device=x.device))
         return Scaling.of(x, weight, ranks=self.config.cell_ranks)
 
-    def scale_of_targets(self, y: Tensor, weight: Tensor | None = None) -> Scaling:
-        """Location and scale, (B, 1, 1), by which the targets of contexts y (B, C) are standardised."""
+    def scale_of_targets(self, y: Tensor, weight: Tensor | None = None, status: Tensor | None = None) -> Scaling:
+        """Location and scale, (B, 1, 1), by which the targets of contexts y (B, C) are standardised.
+
+        Those that failed do not enter; bounds count like values.
+        """
         if self.config.scaling == "prior":
             return Scaling.fixed(self.target_scaling, len(y), 1)
-        return Scaling.of(y.unsqueeze(-1), weight)
+        return Scaling.of(_without_failures(y, status).unsqueeze(-1), weight)
 
     def _memories(
         self, x: Tensor, scaling: Scaling, embedded: Tensor, log_weight: Tensor | None = None
@@ -294,9 +334,10 @@ class PFN(nn.Module):
         logits: Tensor = self.decoder(summary)
         if self.normal is None:
             return logits
-        mean, log_std = self.normal(summary).float().unsqueeze(-2).unbind(-1)        # (B, Q, 1)
+        precise = torch.promote_types(logits.dtype, torch.float32)
+        mean, log_std = self.normal(summary).to(precise).unsqueeze(-2).unbind(-1)    # (B, Q, 1)
         centres, widths = (self.borders[1:] + self.borders[:-1]) / 2, self.borders.diff()
-        return logits.float() + widths.log() - 0.5 * ((centres - mean) * (-log_std.clamp(-12.0, 4.0)).exp()).square()
+        return logits.to(precise) + widths.log() - 0.5 * ((centres - mean) * (-log_std.clamp(-12.0, 4.0)).exp()).square()
 
     def represent(self, context: EncodedContext, x: Tensor) -> Tensor:
         """Representations (B, Q, 2E) of query rows x (B, Q, F), (B, Q, E) with row tokens: what the decoder sees of them."""
@@ -309,7 +350,7 @@ class PFN(nn.Module):
             return self.decoder_norm(cells[:, 0])
         return self.decoder_norm(torch.cat([cells[:, :-1].mean(1), cells[:, -1]], dim=-1))
 
-    def posterior(self, x: Tensor, y: Tensor, x_query: Tensor) -> BarPosterior:
+    def posterior(self, x: Tensor, y: Tensor, x_query: Tensor, status: Tensor | None = None) -> BarPosterior:
         """Posterior predictive of a regression network, in the units of y.
 
         Parameters
@@ -318,6 +359,8 @@ class PFN(nn.Module):
             Context; NaN where a value is missing.
         y : Tensor of shape (B, C)
         x_query : Tensor of shape (B, Q, F)
+        status : Tensor of shape (B, C), int64, optional
+            As in `encode_context`.
 
         Returns
         -------
@@ -326,8 +369,8 @@ class PFN(nn.Module):
         """
         if self.config.task != "regression":
             raise ValueError("a classification network has no density; take the softmax of its logits.")
-        logits = self(torch.cat([x, x_query], dim=1), y)
-        scaling = self.scale_of_targets(y)
+        logits = self(torch.cat([x, x_query], dim=1), y, status=status)
+        scaling = self.scale_of_targets(y, status=status)
         standardised = BarDistribution(self.borders.float()).posterior(logits.float())
         return standardised.affine(scaling.std[:, :, 0], scaling.mean[:, :, 0])
 
@@ -340,6 +383,11 @@ class PFN(nn.Module):
         features = self.cells(x, scaling)
         embedded = embedded.to(features.dtype).unsqueeze(1)
         return features + embedded if self.config.row_features else torch.cat([features, embedded], dim=1)
+
+
+def _without_failures(y: Tensor, status: Tensor | None) -> Tensor:
+    """Targets with NaN for those that failed."""
+    return y if status is None else y.masked_fill(status == Status.FAILED, math.nan)
 
 
 def class_logits(logits: Tensor, n_classes: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from pfn.studies import STUDIES
 from pfn.training import PretrainConfig
 from priors import (
     Mixture,
+    OptimizationPrior,
     Prior,
     RulePrior,
     SCMPrior,
@@ -68,4 +69,15 @@ def regressor() -> PretrainConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], PretrainConfig]] = {"classifier": classifier, "regressor": regressor} | STUDIES
+def bayesopt() -> PretrainConfig:
+    """The bundled `bayesopt`: functions on the unit cube of up to 18 features, from up to 230 evaluations."""
+    model = PFNConfig(task="regression", n_outputs=1000, row_features=18, scaling="cube", normal_base=True,
+                      target_status=True, embed_dim=128, n_layers=8, n_heads=4, hidden_dim=256, n_thinking_rows=8)
+    sizes = TaskSizes(rows=(24, 256), features=(1, 18), context_share=(0.15, 0.9), log_share=True, cells=4096, row_step=8)
+    return PretrainConfig(OptimizationPrior(), model, sizes, n_steps=14_000, decay_steps=6_000, batches_per_step=1,
+                          learning_rate=2e-3)
+
+
+RECIPES: dict[str, Callable[[], PretrainConfig]] = STUDIES | {
+    "classifier": classifier, "regressor": regressor, "bayesopt": bayesopt,
+}

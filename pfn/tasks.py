@@ -17,9 +17,9 @@ from pfn.config import PretrainConfig
 from pfn.network import PFN, class_logits
 from priors import TaskBatch, TaskShape
 
-# Standardised targets beyond this count as if they were here: one that is a thousand standard deviations of a nearly
-# constant context away would otherwise outweigh all others of its step.
-_FARTHEST = 20.0
+# Borders cover standardised targets up to here. Those beyond the outermost border count as if they were there: one that is
+# a thousand standard deviations of a nearly constant context away would otherwise outweigh all others of its step.
+_FARTHEST = 10.0
 
 
 def step_generator(seed: int, step: int, device: str | torch.device = "cpu", purpose: str = "train") -> torch.Generator:
@@ -71,25 +71,26 @@ def task_loss(model: PFN, batch: TaskBatch, weights: dict[str, Tensor] | None = 
 
     `weights` stands in for the parameters of `model`, for example a bfloat16 copy of them.
     """
-    inputs = features_for(model, batch), batch.y[:, : batch.n_context]
+    inputs = features_for(model, batch), batch.y[:, : batch.n_context], None, batch.status
     logits = model(*inputs) if weights is None else torch.func.functional_call(model, weights, inputs)
     target = batch.y[:, batch.n_context :]
     if batch.n_classes is not None:
         return F.cross_entropy(class_logits(logits, batch.n_classes).flatten(0, 1), target.flatten())
-    scaling = model.scale_of_targets(batch.y[:, : batch.n_context])
-    target = ((target - scaling.mean[:, :, 0]) / scaling.std[:, :, 0]).clamp(-_FARTHEST, _FARTHEST)
-    return -BarDistribution(model.borders.float()).posterior(logits.float()).log_prob(target).mean()
+    scaling = model.scale_of_targets(batch.y[:, : batch.n_context], status=batch.status)
+    borders = model.borders.float()
+    target = ((target - scaling.mean[:, :, 0]) / scaling.std[:, :, 0]).clamp(borders[0], borders[-1])
+    return -BarDistribution(borders).posterior(logits.float()).log_prob(target).mean()
 
 
 @torch.no_grad()
 def fit_to_prior(model: PFN, config: PretrainConfig) -> None:
     """Set what a network takes from the prior at large: with scaling "prior" the moments; in regression the borders.
 
-    Borders are of equal prior mass where targets are standardised by their context. In units of the prior, posteriors
-    become much narrower than the prior, anywhere in its range, and what the width w of bars costs a posterior of standard
-    deviation s is about (w / s)² / 24 nats: bars as dense as the cube root of the prior's density minimise the mean of w².
+    With scaling "context" borders are of equal prior mass. In units of the prior, and on the cube, posteriors become much
+    narrower than the prior, anywhere in its range, and what the width w of bars costs a posterior of standard deviation s
+    is about (w / s)² / 24 nats: bars as dense as the cube root of the prior's density minimise the mean of w².
     """
-    if config.model.scaling == "context" and config.model.task == "classification":
+    if config.model.scaling != "prior" and config.model.task == "classification":
         return
     batches = _typical_tasks(config)
     if config.model.scaling == "prior":
@@ -104,8 +105,9 @@ def fit_to_prior(model: PFN, config: PretrainConfig) -> None:
         context = batch.y[:, : batch.n_context]
         scaling = model.scale_of_targets(context)
         z = (batch.y[:, batch.n_context :] - scaling.mean[:, :, 0]) / scaling.std[:, :, 0]
+        # Of NaN in a context that has failures: borders come from the tasks without.
         varies = context.std(1, keepdim=True, correction=0) > 0
-        targets.append(z[varies & (z.abs() < _FARTHEST / 2)])
+        targets.append(z[varies & (z.abs() < _FARTHEST)])
     borders = BarDistribution.from_samples(torch.cat(targets), config.model.n_outputs).borders
     model.borders.copy_(borders if config.model.scaling == "context" else _evened_out(borders))
 

@@ -18,10 +18,12 @@ from priors.labels import as_classification
 from priors.learnable import learnability, with_learnable
 from priors.linear import ConjugateLinearPrior, DirichletPrior, LinearPrior
 from priors.mixture import Mixture
+from priors.optimization import OptimizationPrior
 from priors.rules import RulePrior
 from priors.scm import SCMPrior
+from priors.signomial import SignomialPrior
 from priors.strokes import StrokePrior
-from priors.task import Prior, TaskBatch, TaskShape
+from priors.task import Prior, Status, TaskBatch, TaskShape
 from priors.transforms import (
     with_categoricals,
     with_distractors,
@@ -46,11 +48,14 @@ __all__ = [
     "LinearPrior",
     "Mixture",
     "MixtureOfRegressionsPrior",
+    "OptimizationPrior",
     "Prior",
     "QuadraticPrior",
     "RulePrior",
     "SCMPrior",
+    "SignomialPrior",
     "SparseLinearPrior",
+    "Status",
     "StrokePrior",
     "TaskBatch",
     "TaskShape",

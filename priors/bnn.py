@@ -151,8 +151,19 @@ class BNNPrior:
             x = draw.normal(*size)
             return x, x
         x = draw.uniform(*size)
-        a, b = ((std * draw.normal(size[0], 1, size[2])).exp() for std in self.warp_stds)
-        return x, (kumaraswamy(x, a, b) - 0.5) * (12 / shape.n_features) ** 0.5
+        return x, self._draw_warped(x, draw)
+
+    def _draw_warped(self, x: Tensor, draw: Draw) -> Tensor:  # (B, R, F) twice
+        assert self.warp_stds is not None
+        a, b = ((std * draw.normal(len(x), 1, x.shape[2])).exp() for std in self.warp_stds)
+        return (kumaraswamy(x, a, b) - 0.5) * (12 / x.shape[2]) ** 0.5
+
+    def values(self, x: Tensor, draw: Draw) -> Tensor:  # (B, R, F); (B, R)
+        """Noisy values at given points of the unit cube, of a network a task, for those that warp it, as `bo` does."""
+        if self.warp_stds is None or self.target != "value":
+            raise ValueError("values() is for real targets on the unit cube; use BNNPrior.bo().")
+        at_once = max(1, (2**11 if x.device.type == "cpu" else 2**18) // x.shape[1])
+        return torch.cat([self._draw_outputs(self._draw_warped(part, draw), 1, draw) for part in x.split(at_once)])[..., 0]
 
     def _draw_outputs(self, x: Tensor, n_outputs: int, draw: Draw) -> Tensor:  # (B, R, F); (B, R, O)
         """All networks at once: widths are padded to the largest, and shallow networks skip the later layers."""

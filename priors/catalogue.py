@@ -19,8 +19,10 @@ from priors.gp import GPPrior
 from priors.hebo import ConstrainedHEBOPrior, HEBOPrior
 from priors.labels import as_classification
 from priors.linear import ConjugateLinearPrior, DirichletPrior, LinearPrior
+from priors.optimization import OptimizationPrior
 from priors.rules import RulePrior
 from priors.scm import SCMPrior
+from priors.signomial import SignomialPrior
 from priors.strokes import StrokePrior
 from priors.task import Prior, TaskShape
 
@@ -58,11 +60,13 @@ PRIORS: dict[str, Entry] = {
     "linear-classes": Entry(LinearClassificationPrior),
     "linear-conjugate": Entry(ConjugateLinearPrior),
     "mixture-of-regressions": Entry(MixtureOfRegressionsPrior, features=1),
+    "optimization": Entry(OptimizationPrior, features=1, rows=60, context=20),
     "quadratic": Entry(QuadraticPrior),
     "rules": Entry(RulePrior, features=4, rows=300, context=200),
     "scm": Entry(SCMPrior, features=5, rows=200, context=100),
     "scm-classes": Entry(lambda: SCMPrior(max_classes=10), features=5, rows=300, context=200),
     "scm-layered": Entry(lambda: SCMPrior(style="layered"), features=5, rows=200, context=100),
+    "signomial": Entry(SignomialPrior, features=1, rows=60, context=20),
     "sparse-linear": Entry(SparseLinearPrior, features=8),
     "strokes": Entry(StrokePrior, features=784, rows=30, context=20),
     "two-layer-net": Entry(TwoLayerNetPrior),

@@ -167,7 +167,7 @@ def gp_posterior(
     ----------
     .. [1] C. E. Rasmussen and C. K. I. Williams, "Gaussian Processes for Machine Learning", 2006, algorithm 2.1.
     """
-    _check_kernel(kernel)
+    check_kernel(kernel)
     device = x.device
     scale, noise, offset = (torch.as_tensor(v, dtype=torch.float64, device=device) for v in (outputscale, noise, mean))
     variance = _noise_variance(scale, noise)
@@ -187,7 +187,7 @@ def gp_posterior(
     )
 
 
-def _check_kernel(kernel: str) -> None:
+def check_kernel(kernel: str) -> None:
     if kernel not in _KERNELS:
         raise ValueError(f"kernel={kernel!r} is unknown; use one of {', '.join(map(repr, _KERNELS))}.")
 
@@ -234,7 +234,7 @@ class GPPrior:
     def __post_init__(self) -> None:
         for name in ("lengthscale", "outputscale", "noise"):
             check_parameter(name, getattr(self, name))
-        _check_kernel(self.kernel)
+        check_kernel(self.kernel)
 
     @classmethod
     def with_hyperpriors(cls) -> GPPrior:

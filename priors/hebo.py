@@ -9,7 +9,7 @@ from torch import Tensor
 
 from priors.distributions import Gamma, LogNormal, Parameter, check_parameter, draw_parameter
 from priors.draw import Draw, standardise
-from priors.gp import Hyperparameters, draw_gp
+from priors.gp import Hyperparameters, check_kernel, draw_gp
 from priors.task import TaskBatch, TaskShape, check_generator
 
 # Second numbers of the Gamma distributions are read as rates.
@@ -26,7 +26,7 @@ def kumaraswamy(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class HEBOPrior:
-    """Zero-mean Gaussian processes, Matérn-3/2, on U[0, 1]^d; every feature has its lengthscale, or no influence at all.
+    """Zero-mean Gaussian processes on U[0, 1]^d; every feature has its lengthscale, or no influence at all.
 
     Parameters
     ----------
@@ -36,10 +36,16 @@ class HEBOPrior:
         Probability that a feature does not matter; at least one always does.
     warp_std : float
         Functions see 1 - (1 - x^a)^b with ln a, ln b ~ N(0, warp_std²) for each feature; 0 means no warp, [1] tried 0.75.
+    kernel : {"matern32", "matern52", "rbf"}
+        [1] has Matérn-3/2.
+    grows_with_dimension : bool
+        Whether lengthscales are multiplied by √d, so that functions of many features are as smooth along the diagonal of
+        the cube as those of one [2].
 
     References
     ----------
     .. [1] S. Müller et al., "PFNs4BO: In-Context Learning for Bayesian Optimization", ICML 2023, the HEBO+ prior.
+    .. [2] C. Hvarfner et al., "Vanilla Bayesian Optimization Performs Great in High Dimensions", ICML 2024.
 
     Examples
     --------
@@ -54,10 +60,13 @@ class HEBOPrior:
     noise: Parameter = _NOISE
     unused_probability: float = 0.3
     warp_std: float = 0.0
+    kernel: str = "matern32"
+    grows_with_dimension: bool = False
 
     def __post_init__(self) -> None:
         for name in ("lengthscale", "outputscale", "noise"):
             check_parameter(name, getattr(self, name))
+        check_kernel(self.kernel)
         if not 0 <= self.unused_probability < 1:
             raise ValueError(f"unused_probability={self.unused_probability!r} is no probability below 1; try 0.3.")
         if not self.warp_std >= 0:
@@ -66,6 +75,8 @@ class HEBOPrior:
     def draw_hyperparameters(self, batch_size: int, n_features: int, draw: Draw) -> Hyperparameters:
         """One set for each task; the lengthscale of an unused feature is infinite."""
         lengthscale = draw_parameter(self.lengthscale, batch_size, n_features, draw=draw)
+        if self.grows_with_dimension:
+            lengthscale = lengthscale * n_features**0.5
         return Hyperparameters(
             lengthscale=lengthscale.masked_fill(~self._draw_used(batch_size, n_features, draw), torch.inf),
             outputscale=draw_parameter(self.outputscale, batch_size, draw=draw),
@@ -86,9 +97,12 @@ class HEBOPrior:
     def sample(self, shape: TaskShape, *, generator: torch.Generator) -> TaskBatch:
         draw = Draw(check_generator(generator))
         x = draw.uniform(shape.batch_size, shape.n_rows, shape.n_features)
-        hyper = self.draw_hyperparameters(shape.batch_size, shape.n_features, draw)
-        y = draw_gp(self._draw_warped(x, draw), "matern32", hyper, draw)
-        return TaskBatch(x=x, y=y, n_context=shape.n_context)
+        return TaskBatch(x=x, y=self.values(x, draw), n_context=shape.n_context)
+
+    def values(self, x: Tensor, draw: Draw) -> Tensor:  # (B, R, F); (B, R)
+        """Noisy values at given points of the cube, of a function a task."""
+        hyper = self.draw_hyperparameters(x.shape[0], x.shape[2], draw)
+        return draw_gp(self._draw_warped(x, draw), self.kernel, hyper, draw)
 
     def sample_with_hints(self, shape: TaskShape, *, generator: torch.Generator) -> tuple[TaskBatch, Tensor]:
         """Tasks, and what a user believes about where each task's largest target lies.
@@ -220,7 +234,7 @@ class ConstrainedHEBOPrior:
     def _draw_noiseless(self, x: Tensor, draw: Draw) -> Tensor:  # (N, R, F); (N, R)
         hyper = self.base.draw_hyperparameters(x.shape[0], x.shape[2], draw)
         hyper = hyper._replace(noise=torch.zeros_like(hyper.noise))
-        return draw_gp(self.base._draw_warped(x, draw), "matern32", hyper, draw)
+        return draw_gp(self.base._draw_warped(x, draw), self.base.kernel, hyper, draw)
 
     def _draw_geometric(self, x: Tensor, draw: Draw) -> Tensor:  # (B, M, R), mean 0 and standard deviation 1 over rows
         """Half-space w·x, bilinear (u·z)(v·z) + w·x/3 with z centred, or the inside of a ball, on the used features."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -49,6 +50,15 @@ class TaskShape:
             )
 
 
+class Status(IntEnum):
+    """What the target of a context row says about the function there."""
+
+    VALUE = 0
+    FAILED = 1              # nothing but that the evaluation failed; the target is NaN
+    AT_LEAST = 2            # the value lies at or above the target
+    AT_MOST = 3
+
+
 @dataclass(frozen=True)
 class TaskBatch:
     """A batch of synthetic supervised tasks; B tasks, R rows of which the first `n_context` are context, F features.
@@ -58,13 +68,15 @@ class TaskBatch:
     x : Tensor of shape (B, R, F), float32
         Features; NaN marks a missing value.
     y : Tensor of shape (B, R), float32 or int64
-        Targets: real values, or class indices 0 … n_classes - 1.
+        Targets: real values, or class indices 0 … n_classes - 1. NaN in context rows that failed, and nowhere else.
     n_context : int
         Leading rows with known targets.
     n_classes : Tensor of shape (B,), int64, or None
         Classes of each task; None for regression. Every class occurs in the context.
     feature_mask : Tensor of shape (B, F), bool, or None
         Which columns are real; None when all are.
+    status : Tensor of shape (B, C), int64, or None
+        What the targets of the context rows say, as a `Status`; None when all are values.
     """
 
     x: Tensor
@@ -72,6 +84,7 @@ class TaskBatch:
     n_context: int
     n_classes: Tensor | None = None
     feature_mask: Tensor | None = None
+    status: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.x.ndim != 3 or self.y.shape != self.x.shape[:2]:
@@ -89,6 +102,14 @@ class TaskBatch:
                 f"y of dtype {self.y.dtype} with n_classes={self.n_classes!r}: class indices need n_classes of shape "
                 "(batch,), real targets need n_classes=None."
             )
+        status = self.status
+        if status is not None and (status.shape != (len(self.x), self.n_context) or status.dtype != torch.int64):
+            raise ValueError(
+                f"status must be int64 of shape (batch, n_context) = {(len(self.x), self.n_context)}; got {status.dtype} of "
+                f"shape {tuple(status.shape)}."
+            )
+        if status is not None and self.n_classes is not None:
+            raise ValueError("status is for real targets, but n_classes is set: a class has no bounds; use status=None.")
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -99,6 +120,7 @@ class TaskBatch:
             self, x=self.x[index], y=self.y[index],
             n_classes=None if self.n_classes is None else self.n_classes[index],
             feature_mask=None if self.feature_mask is None else self.feature_mask[index],
+            status=None if self.status is None else self.status[index],
         )
 
     def with_features(self, x: Tensor) -> TaskBatch:
@@ -149,8 +171,15 @@ def join(parts: Sequence[TaskBatch]) -> TaskBatch:
             if part.feature_mask is None else part.feature_mask
             for part in parts
         ])
+    status = None
+    if any(part.status is not None for part in parts):
+        status = torch.cat([
+            torch.zeros(len(part), part.n_context, dtype=torch.int64, device=part.x.device)
+            if part.status is None else part.status
+            for part in parts
+        ])
     n_classes = [part.n_classes for part in parts if part.n_classes is not None]
     return TaskBatch(
         x=torch.cat([part.x for part in parts]), y=torch.cat([part.y for part in parts]), n_context=parts[0].n_context,
-        n_classes=torch.cat(n_classes) if n_classes else None, feature_mask=feature_mask,
+        n_classes=torch.cat(n_classes) if n_classes else None, feature_mask=feature_mask, status=status,
     )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from priors.task import Prior, TaskBatch, TaskShape
+from priors.task import Prior, Status, TaskBatch, TaskShape
 
 DEFAULT_SHAPES = (TaskShape(6, 60, 7, 30), TaskShape(1, 2, 1, 1), TaskShape(3, 12, 40, 5), TaskShape(2, 50, 1, 49))
 _LEAK_ROWS = 10                     # fewer rows than this may agree with their targets by chance
@@ -28,9 +28,9 @@ def check_prior(
     """Check that `prior` keeps the contract that networks, pretraining and readers of results rely on.
 
     Batches have the shape, dtypes and device asked for; the generator decides everything and global random state is
-    left alone; targets are finite, features finite or NaN; columns vary; class indices are compact and each class
-    occurs in the context; no column gives the target away; every tensor is created on a device that is named, so that
-    what runs on a CPU runs on a GPU.
+    left alone; targets are finite, but for NaN where a context row failed, features finite or NaN; columns vary; class
+    indices are compact and each class occurs in the context; no column gives the target away; every tensor is created on
+    a device that is named, so that what runs on a CPU runs on a GPU.
 
     Parameters
     ----------
@@ -169,7 +169,8 @@ def _check_contract(case: _Case, batch: TaskBatch) -> None:
     case.demand(batch.x.dtype == torch.float32, f"x is {batch.x.dtype}", "return x.float()")
     case.demand(batch.y.dtype in (torch.float32, torch.int64), f"y is {batch.y.dtype}",
                 "return y.float() for regression, y.long() for classes")
-    parts = {"x": batch.x, "y": batch.y, "n_classes": batch.n_classes, "feature_mask": batch.feature_mask}
+    parts = {"x": batch.x, "y": batch.y, "n_classes": batch.n_classes, "feature_mask": batch.feature_mask,
+             "status": batch.status}
     device = torch.empty(0, device=case.device).device             # "cuda" becomes "cuda:0", or whichever is current
     for name, part in parts.items():
         case.demand(part is None or part.device == device, f"{name} is on {getattr(part, 'device', None)}, not on {device}",
@@ -188,8 +189,15 @@ def _check_contract(case: _Case, batch: TaskBatch) -> None:
 
 def _check_values(case: _Case, batch: TaskBatch, constant_columns: bool) -> None:
     case.demand(~batch.x.isinf().any(), "x holds infinite values", "bound the features, or use NaN for missing ones")
-    case.demand(batch.y.isfinite().all(), "y holds NaN or infinite values",
-                "every row needs a target: bound it, and see to it that no missing feature reaches it")
+    failed = torch.zeros_like(batch.y, dtype=torch.bool)
+    if batch.status is not None:
+        failed[:, : case.shape.n_context] = batch.status == Status.FAILED
+        case.demand(((batch.status >= 0) & (batch.status < len(Status))).all(), "status holds unknown numbers",
+                    "use those of priors.Status")
+    case.demand((batch.y.isfinite() | failed).all(), "y holds NaN or infinite values",
+                "every row needs a target: bound it, and see to it that no missing feature reaches it; where a context row "
+                "failed, say so in status")
+    case.demand((batch.y.isnan() | ~failed).all(), "y holds targets of context rows that failed", "use NaN there")
     if case.shape.n_rows <= 2 or constant_columns:
         return
     constant = (batch.x == batch.x[:, :1]).all(1)                    # (B, F); a column with gaps is not equal to itself
@@ -229,7 +237,8 @@ def _equal(one: TaskBatch, other: TaskBatch) -> bool:
             return a is b
         return torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(0.0), b.nan_to_num(0.0))
 
-    return all(same(getattr(one, name), getattr(other, name)) for name in ("x", "y", "n_classes", "feature_mask"))
+    names = ("x", "y", "n_classes", "feature_mask", "status")
+    return all(same(getattr(one, name), getattr(other, name)) for name in names)
 
 
 def _leaks(case: _Case, batch: TaskBatch) -> list[bool]:

@@ -123,6 +123,26 @@ def test_presets_have_the_hyper_parameters_of_the_papers():
     assert batch.n_classes is None
 
 
+def test_sample_is_the_values_at_uniform_points():
+    batch = BNNPrior.bo().sample(TaskShape(4, 50, 3, 25), generator=seeded())
+    draw = Draw(seeded())
+    assert torch.equal(batch.x, draw.uniform(4, 50, 3))
+    assert torch.equal(batch.y, BNNPrior.bo().values(batch.x, draw))
+
+
+def test_values_of_many_tasks_are_drawn_a_few_at_a_time():
+    x = torch.rand(5, 800, 2, generator=seeded(1))                   # two of them hold 2,048 rows
+    whole, draw = BNNPrior.bo().values(x, Draw(seeded())), Draw(seeded())
+    assert whole.shape == (5, 800)
+    assert torch.equal(whole, torch.cat([BNNPrior.bo().values(part, draw) for part in x.split(2)]))
+
+
+@pytest.mark.parametrize("name", ["default", "small", "tabular"])
+def test_values_are_of_functions_on_the_unit_cube(name):
+    with pytest.raises(ValueError, match=r"real targets on the unit cube; use BNNPrior.bo\(\)"):
+        PRESETS[name].values(torch.rand(2, 5, 3), Draw(seeded()))
+
+
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("shape", [TaskShape(3, 40, 8, 20), TaskShape(1, 2, 1, 1), TaskShape(2, 12, 40, 5)], ids=str)
 def test_same_seed_gives_the_same_finite_batch(name, shape):

@@ -57,6 +57,42 @@ def test_targets_are_those_of_the_process_on_warped_features(warp_std):
     assert scipy.stats.kstest(z.flatten().numpy(), "norm").pvalue > 1e-3
 
 
+def test_sample_is_the_values_at_uniform_points():
+    prior = HEBOPrior(warp_std=0.5, kernel="rbf")
+    batch = prior.sample(TaskShape(5, 20, 3, 10), generator=seeded())
+    draw = Draw(seeded())
+    assert torch.equal(batch.x, draw.uniform(5, 20, 3))
+    assert torch.equal(batch.y, prior.values(batch.x, draw))
+
+
+@pytest.mark.parametrize("kernel", ["matern52", "rbf"])
+def test_values_are_those_of_the_kernel_wherever_the_points_lie(kernel):
+    prior, x = HEBOPrior(kernel=kernel, grows_with_dimension=True), 0.5 + 0.1 * torch.rand(2000, 10, 2, generator=seeded(1))
+    y = prior.values(x, Draw(seeded()))
+    hyper = prior.draw_hyperparameters(2000, 2, Draw(seeded()))
+    result = gp_posterior(x[:, :9], y[:, :9], x[:, 9:], kernel=kernel, **hyper._asdict())
+    z = (y[:, 9:] - result.mean) / result.variance.sqrt()
+    assert scipy.stats.kstest(z.flatten().numpy(), "norm").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("n_features", [1, 4, 9])
+def test_lengthscales_grow_with_the_root_of_the_dimension_if_asked_to(n_features):
+    plain, grown = (HEBOPrior(grows_with_dimension=grows).draw_hyperparameters(50, n_features, Draw(seeded()))
+                    for grows in (False, True))
+    torch.testing.assert_close(grown.lengthscale, plain.lengthscale * n_features**0.5)
+    for name in ("outputscale", "noise", "mean"):
+        assert torch.equal(getattr(grown, name), getattr(plain, name))
+
+
+def test_constrained_tasks_have_the_kernel_of_their_base():
+    x = torch.rand(4, 30, 2, generator=seeded(1))
+    base = HEBOPrior(kernel="rbf")
+    found = ConstrainedHEBOPrior(base)._draw_noiseless(x, Draw(seeded()))
+    draw = Draw(seeded())
+    hyper = base.draw_hyperparameters(4, 2, draw)
+    assert torch.equal(found, draw_gp(x, "rbf", hyper._replace(noise=torch.zeros(4)), draw))
+
+
 def test_kumaraswamy_maps_the_unit_interval_onto_itself():
     x = torch.linspace(0, 1, 11)
     a, b = torch.tensor(2.0), torch.tensor(3.0)
@@ -179,6 +215,7 @@ def test_joint_draws_of_any_size_are_finite(shape):
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: HEBOPrior(unused_probability=1.0), r"unused_probability=1.0 is no probability below 1; try 0.3"),
+    (lambda: HEBOPrior(kernel="cosine"), r"kernel='cosine' is unknown; use one of 'rbf', 'matern32', 'matern52'"),
     (lambda: HEBOPrior(warp_std=-1.0), r"warp_std=-1.0 is negative; use 0"),
     (lambda: HEBOPrior(noise=0.0), r"noise=0.0 is not positive and finite; use noise > 0"),
     (lambda: ConstrainedHEBOPrior(max_constraints=0), r"max_constraints=0 leaves no constraint; use max_constraints >= 1"),
