@@ -1,4 +1,4 @@
-"""Pictures of predictive distributions; for classifiers scikit-learn's own displays do (`DecisionBoundaryDisplay`, …)."""
+"""Pictures of predictive distributions and of optimisation; for classifiers scikit-learn's displays do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from optuna.distributions import FloatDistribution, IntDistribution
 
+from estimators.bayesian_optimizer import BayesianOptimizer
 from estimators.regressor import PFNRegressor
 
 if TYPE_CHECKING:
@@ -48,10 +50,6 @@ def plot_bands(
     >>> reg = PFNRegressor(n_estimators=1).fit(x, np.sin(6 * x[:, 0]))
     >>> ax = plot_bands(reg, np.linspace(-0.5, 1.5, 50)[:, None])
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib; install it with: pip install pfnkit[plot]") from error
     for level in levels:
         if not 0 < level < 1:
             raise ValueError(f"levels={levels} holds {level}, which is no probability between 0 and 1.")
@@ -61,7 +59,7 @@ def plot_bands(
     position = frame[along].to_numpy() if along in frame.columns else frame.iloc[:, int(along)].to_numpy()
     order = np.argsort(position, kind="stable")
     distribution = regressor.predict_distribution(X)
-    ax = Figure(figsize=(6, 4), layout="constrained").add_subplot() if ax is None else ax
+    ax = _axes(ax)
     for level in sorted(levels, reverse=True):
         low, high = distribution.quantile([(1 - level) / 2, (1 + level) / 2])[order].T
         ax.fill_between(position[order], low, high, color="tab:blue", alpha=0.2, lw=0, label=f"{level:.0%} interval")
@@ -69,3 +67,105 @@ def plot_bands(
     ax.set_xlabel(str(along) if isinstance(along, str) else f"column {along}")
     ax.legend()
     return ax
+
+
+def plot_trace(optimizer: BayesianOptimizer, *, ax: Axes | None = None) -> Axes:
+    """Values of all trials in their order, and the best feasible one so far.
+
+    Parameters
+    ----------
+    optimizer : BayesianOptimizer
+        With one objective.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure by default. The range of values is that of the feasible trials, if there are any.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    if len(optimizer.directions) > 1:
+        raise ValueError("a trace is of one objective; plot the values of optimizer.pareto_trials_ against each other.")
+    ax = _axes(ax)
+    number = np.arange(1, len(optimizer.trials_) + 1)
+    value = np.array([np.nan if t.value is None else t.value for t in optimizer.trials_], dtype=np.float64)
+    feasible = np.array([t.is_feasible for t in optimizer.trials_], dtype=bool)
+    failed = np.isnan(value)
+    best_of = np.fmin if optimizer.directions[0] == "minimize" else np.fmax
+    best = best_of.accumulate(np.where(feasible, value, np.nan)) if len(value) else value
+    ax.plot(number[feasible], value[feasible], "o", ms=4, color="tab:blue", label="feasible")
+    others = ~feasible & ~failed
+    ax.plot(number[others], value[others], "x", ms=5, color="tab:gray", label="infeasible")
+    ax.step(number, best, where="post", color="tab:orange", label="best so far")
+    if feasible.any():
+        low, high = value[feasible].min(), value[feasible].max()
+        margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+        ax.set_ylim(low - margin, high + margin)
+    for x in number[failed]:
+        ax.axvline(x, color="tab:red", alpha=0.3, lw=1)
+    ax.set_xlabel("trial (red lines: failed)" if failed.any() else "trial")
+    ax.set_ylabel("value")
+    ax.legend()
+    return ax
+
+
+def plot_slice(
+    optimizer: BayesianOptimizer, name: str, *, at: dict[str, Any] | None = None, levels: tuple[float, ...] = (0.5, 0.9),
+    ax: Axes | None = None,
+) -> Axes:
+    """What the network believes about the first objective along one numerical parameter, with the others held fixed.
+
+    Parameters
+    ----------
+    optimizer : BayesianOptimizer
+        Two or more trials have values.
+    name : str
+        The parameter on the x-axis.
+    at : dict, optional
+        Values of the others; by default those of the best feasible trial.
+    levels : tuple of float, default=(0.5, 0.9)
+        Probabilities of the intervals, in (0, 1).
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where constraints or failures are possible, the probability of a feasible trial is drawn on a second axis.
+    """
+    distribution = optimizer.space.distributions.get(name)
+    if not isinstance(distribution, FloatDistribution | IntDistribution):
+        raise ValueError(f"name={name!r} is no numerical parameter of the space, which has {list(optimizer.space.names)}.")
+    for level in levels:
+        if not 0 < level < 1:
+            raise ValueError(f"levels={levels} holds {level}, which is no probability between 0 and 1.")
+    base = optimizer.best_params_ if at is None else dict(at)
+    if name not in optimizer.space.column_names:
+        raise ValueError(f"name={name!r} has a single value; choose a parameter that varies.")
+    rows = np.repeat(optimizer.space.encode([base]), 101, axis=0)
+    rows[:, optimizer.space.column_names.index(name)] = np.linspace(0, 1, len(rows))
+    points = optimizer.space.decode(rows)
+    position = [point[name] for point in points]
+    ax = _axes(ax)
+    for level in sorted(levels, reverse=True):
+        low, high = optimizer.predict(points, [(1 - level) / 2, (1 + level) / 2]).T
+        ax.fill_between(position, low, high, color="tab:blue", alpha=0.2, lw=0, label=f"{level:.0%} interval")
+    ax.plot(position, optimizer.predict(points), color="tab:blue", label="median")
+    if distribution.log:
+        ax.set_xscale("log")
+    if optimizer.n_constraints or any(trial.value is None for trial in optimizer.trials_):
+        beside = ax.twinx()
+        beside.plot(position, optimizer.predict_feasible(points), color="tab:green", ls="--")
+        beside.set_ylim(0, 1.02)
+        beside.set_ylabel("probability of being feasible", color="tab:green")
+    ax.set_xlabel(name)
+    ax.set_ylabel("value")
+    ax.legend()
+    return ax
+
+
+def _axes(ax: Axes | None) -> Axes:
+    """These, or those of a new figure."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need matplotlib; install it with: pip install pfnkit[plot]") from error
+    return Figure(figsize=(6, 4), layout="constrained").add_subplot() if ax is None else ax

@@ -35,12 +35,12 @@ def test_what_is_saved_comes_back(tmp_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*nothing.safetensors.*bundled names \['classifier'"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*nothing.safetensors.*bundled names \['bayesopt'"):
         load_pretrained(tmp_path / "nothing.safetensors")
 
 
 def test_unknown_name():
-    with pytest.raises(FileNotFoundError, match=r"no bundled weights are called 'clasifier'; there are \['classifier'"):
+    with pytest.raises(FileNotFoundError, match=r"no bundled weights are called 'clasifier'; there are \['bayesopt'"):
         load_pretrained("clasifier")
 
 
@@ -124,16 +124,17 @@ def test_card_must_describe_the_model(path):
 
 
 def test_bundled_weights_are_small_and_documented():
-    assert bundled_weights() == ["classifier", "gp", "regressor"]
+    assert bundled_weights() == ["bayesopt", "classifier", "gp", "regressor"]
     cards = {name: load_pretrained(name).card for name in bundled_weights()}
     assert cards["classifier"].envelope.max_classes == cards["classifier"].config.n_outputs == 10
     assert cards["regressor"].config.n_outputs >= 500
     for name, card in cards.items():
         assert card.training["tasks"] > 100_000
-        assert ("GPPrior" if name == "gp" else "SCMPrior") in card.prior
+        assert {"gp": "GPPrior", "bayesopt": "OptimizationPrior"}.get(name, "SCMPrior") in card.prior
     assert cards["gp"].certificate["found"]
     sizes = [file.stat().st_size for file in Path(pfn.__file__).parent.joinpath("weights").iterdir()]
     assert checkpoint_path("gp").stat().st_size <= 2 * 2**20
+    assert checkpoint_path("bayesopt").stat().st_size <= 8 * 2**20
     assert max(sizes) <= 12 * 2**20
     assert sum(sizes) <= 38 * 2**20
 
