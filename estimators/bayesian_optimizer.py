@@ -18,7 +18,7 @@ from sklearn.utils import check_random_state
 
 from estimators.goal import SearchSettings, part
 from estimators.hypervolume import is_pareto_optimal
-from estimators.proposals import propose
+from estimators.proposals import has_noise, propose
 from estimators.space import SearchSpace
 from estimators.surrogate import History, Surrogate, load_network
 from estimators.trials import SIGNS, Trial, checked_constraints, checked_params, checked_value, history_of
@@ -33,8 +33,8 @@ _AT_ONCE = 1000                                                     # points of 
 class BayesianOptimizer:
     """Minimise, or maximise, an expensive function of parameters; constraints, failures and batches included.
 
-    A prior-data fitted network reads all trials and predicts objectives and constraints anywhere in one forward pass; there
-    is no model to fit. The next trial has the largest expected improvement times the probability that constraints hold.
+    A prior-data fitted network reads the trials and predicts objectives and constraints anywhere in one forward pass; there
+    is no network to train. The next trial has the largest expected improvement times the probability that constraints hold.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class BayesianOptimizer:
     settings : SearchSettings, optional
         Acquisition function, handling of constraints, transformation of outcomes, noise.
     prior : mapping, optional
-        A belief about where the optimum is, see `UserPrior`. It fades as trials come in.
+        A belief about where the optimum is, see `estimators.user_prior.UserPrior`. It fades as trials come in.
 
     Attributes
     ----------
@@ -66,9 +66,14 @@ class BayesianOptimizer:
 
     Notes
     -----
-    Points of a batch, and those that are pending, count as evaluated with the outcomes that are expected there. The network
-    was trained on up to 230 trials and 18 columns: of more trials it sees the surroundings of the best and a spread over
-    the others, of more columns a random choice at each step, which a warning says.
+    Points of a batch, and those that are pending, count as evaluated with the outcomes that are expected there, as if those
+    were certain. The network was trained on up to 230 trials and 18 columns (a choice of three or more has a column for
+    each). Of more than ``settings.max_context`` trials it sees the best, the surroundings of the best one, and a spread over
+    the others; of more columns a random choice at each step, which a warning says.
+
+    Not all is the network's: outcomes that a polynomial of degree three or less follows almost exactly are predicted by it,
+    and by the network what it leaves. Outcomes count as free of noise, and predictions agree with them, unless
+    ``settings.noisy`` is True or equal parameters were told with different values.
 
     References
     ----------
@@ -220,7 +225,7 @@ class BayesianOptimizer:
     def predict(
         self, points: Sequence[Mapping[str, Any]], quantiles: Sequence[float] | None = None, *, objective: int = 0
     ) -> np.ndarray:
-        """What an objective would be at other parameters.
+        """What an objective would be at other parameters; in a space of too many columns, judged by the first 18.
 
         Parameters
         ----------
@@ -265,9 +270,11 @@ class BayesianOptimizer:
         if not self.space.n_columns:
             raise ValueError("every parameter of the space has a single value: there is nothing to predict from.")
         network = self._loaded()
+        history, most = self._history(rows[:0]), network.config.row_features
         surrogate = Surrogate(
-            network, self._history(rows[:0]), outcome_transform=self.settings.outcome_transform,
-            max_context=self.settings.max_context, columns=np.arange(self.space.n_columns)[: network.config.row_features],
+            network, history, outcome_transform=self.settings.outcome_transform, max_context=self.settings.max_context,
+            columns=np.arange(self.space.n_columns)[:most],
+            is_noisy=self.space.n_columns > most or has_noise(self.space, history, self.settings),
         )
         if not surrogate.has_values:
             raise NotFittedError("predictions need two values of each objective and constraint; ask and tell first.")

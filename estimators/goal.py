@@ -36,21 +36,28 @@ class SearchSettings:
     ----------
     acquisition : {"log_ei", "pi", "ucb", "thompson"}
         Of a single objective: log expected improvement, probability of improvement, the 5 % quantile, or the best of a
-        joint draw from the posterior. With several objectives it is the log expected hypervolume improvement.
+        joint draw from the posterior. With several objectives it is the log expected hypervolume improvement, unless it is
+        "thompson": then the draw of best mean rank.
     constraint_handling : {"cei", "cei+", "penalty"}
         The log probability that constraints hold is added; added only where a constraint is likelier violated than not;
         or, with one objective, the squares of expected violations are subtracted from it.
     outcome_transform : {"power", "rank", "none"}
-        What the network sees of objectives and constraints: Yeo–Johnson, normal scores of ranks, or their values.
+        What the network sees of objectives and constraints: Yeo–Johnson (or ranks, where that leaves outliers), normal
+        scores of ranks, or their values. With "power", outcomes that a polynomial follows stay as they are.
     noisy : bool or "auto"
         Whether equal parameters may give different values. Then the value to beat is the smallest predicted mean among
-        the trials, and not the smallest value, which was lucky, and trials may be repeated. "auto": if some did differ.
+        the trials, and not the smallest value, which was lucky, and trials may be repeated. Without noise predictions
+        agree with what was observed. "auto": if some did differ, which takes trials that were repeated, and those you must
+        tell; say True if you know.
     n_candidates : int
-        Scored before the best are refined, divided by the number of outputs, but not below 150.
+        Scored before the best are refined. It is divided by the number of outputs (objectives, constraints, failure), but
+        not below 150.
     max_context : int
-        Trials that the network sees at once. Of more, it sees those around the best one, and a spread over the others.
+        Trials that the network sees at once; it was trained on up to 230. Of more it sees the best, a quarter, and a spread
+        over the others.
     local : bool
-        Whether a second context, the trials around the best one stretched to the whole cube, answers for candidates there.
+        Whether a second context, the 2·columns + 6 trials closest to the best one, their surroundings stretched to the whole
+        cube, answers for candidates there.
     """
 
     acquisition: str = "log_ei"
@@ -63,18 +70,22 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         for name, allowed in (("acquisition", ACQUISITIONS), ("constraint_handling", CONSTRAINT_HANDLING),
-                              ("outcome_transform", OUTCOME_TRANSFORMS), ("noisy", (True, False, "auto"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; use one of {', '.join(map(repr, allowed))}.")
+                              ("outcome_transform", OUTCOME_TRANSFORMS), ("noisy", (True, False, "auto")),
+                              ("local", (True, False))):
+            value = getattr(self, name)                             # 1 equals True, but is no answer
+            if not isinstance(value, bool | str) or value not in allowed:
+                raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(map(repr, allowed))}.")
         for name, least in (("n_candidates", 10), ("max_context", 10)):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)!r} is no integer >= {least}.")
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name}={value!r} is no integer >= {least}.")
 
 
 class Goal:
     """The value to beat, and how good it would be to evaluate a candidate.
 
-    Before there is a feasible trial, candidates score the log probability that all constraints hold.
+    Before there is a feasible trial, candidates score the log probability that all constraints hold (with "penalty": as
+    always).
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ class Interpolation:
     x : Tensor of shape (n, n_features)
         Observed points, as the network sees them.
     residual : Tensor of shape (n_outputs, n)
-        Observed outcomes minus the network's means, 0 where nothing was observed.
+        Observed outcomes minus the network's means, 0 where nothing was observed; outputs that are 0 throughout have no say.
     variance : Tensor of shape (n_outputs, n)
         Of the network, there.
     """
@@ -36,8 +36,9 @@ class Interpolation:
     def __init__(self, x: Tensor, residual: Tensor, variance: Tensor) -> None:
         self.x, self.variance = x.double(), variance
         self.root = math.sqrt(x.shape[1])
-        size = residual.double().square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)
-        scaled = (residual.double() / size).mT                                           # (n, k)
+        size = residual.double().square().mean(1, keepdim=True).sqrt()
+        scaled = (residual.double() / size.clamp_min(1e-30)).mT                          # (n, k)
+        counts = size[:, 0] > 0
         distance = torch.cdist(self.x, self.x)
         identity = torch.eye(len(x), dtype=torch.float64)
         best = -math.inf
@@ -45,7 +46,8 @@ class Interpolation:
             factor = torch.linalg.cholesky(_matern(distance / lengthscale) + _NUGGET * identity)
             solved = torch.cholesky_solve(scaled, factor)
             # With the variance of each output at its most likely value.
-            fit = -0.5 * len(x) * (scaled * solved).mean(0).log().sum() - scaled.shape[1] * factor.diagonal().log().sum()
+            quadratic = (scaled * solved).mean(0)[counts]
+            fit = -0.5 * len(x) * quadratic.log().sum() - len(quadratic) * factor.diagonal().log().sum()
             if fit > best:
                 best, self.lengthscale, self.weights = float(fit), lengthscale, solved * size.mT
 

@@ -33,15 +33,15 @@ def minimize(
     Parameters
     ----------
     func : callable
-        From a dict of parameters to the value, or to (value, constraints) if `n_constraints` is not 0. None or NaN is a
-        failed trial.
+        From a dict of parameters to the value, or to (value, constraints) if `n_constraints` is not 0. None or a value that
+        is not finite is a failed trial.
     space : mapping from str to optuna.distributions.BaseDistribution
     n_trials : int
         Evaluations of `func`, those of initial points included.
     n_constraints : int
         Outcomes, besides the value, that must not exceed 0.
     initial_points : sequence of mappings
-        Evaluated first.
+        Evaluated first, as far as `n_trials` reaches.
     catch : exception type or tuple of them
         Exceptions of `func` that count as failed trials; others end the run.
     callback : callable, optional
@@ -50,7 +50,7 @@ def minimize(
         Show a progress bar; None shows it on a terminal.
     random_state : int, RandomState or None
     **options
-        Keyword-only parameters of `BayesianOptimizer`.
+        Keyword-only parameters of `BayesianOptimizer`: `n_initial`, `model`, `settings`, `prior`.
 
     Returns
     -------
@@ -71,6 +71,8 @@ def minimize(
         raise TypeError(f"func={func!r} cannot be called; pass a function of a dict of parameters.")
     if not isinstance(n_trials, int | np.integer) or isinstance(n_trials, bool) or n_trials < 1:
         raise ValueError(f"n_trials={n_trials!r} is no number of trials; use n_trials >= 1.")
+    if "direction" in options:
+        raise TypeError("minimize has no direction; return the negative of what to maximise, or use BayesianOptimizer.")
     optimizer = BayesianOptimizer(space, "minimize", n_constraints, random_state, **options)
     first = [checked_params(optimizer.space, point) for point in initial_points]
     best, trace, stopped = math.inf, [], False
@@ -101,7 +103,7 @@ def minimize(
 
 
 def _split(outcome: Any) -> tuple[Any, Any]:
-    if isinstance(outcome, float) and math.isnan(outcome):          # a failure, whose constraints nobody knows
+    if isinstance(outcome, float | np.floating) and math.isnan(outcome):          # a failure, whose constraints nobody knows
         return None, None
     try:
         value, constraints = outcome

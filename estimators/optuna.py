@@ -20,8 +20,8 @@ from estimators.goal import SearchSettings
 from estimators.optuna_history import CONSTRAINTS, FINISHED, PROPOSED, read_history, taken_points, weighted
 from estimators.proposals import propose
 from estimators.space import SearchSpace
-from estimators.surrogate import History
-from pfn import PFN, load_pretrained
+from estimators.surrogate import History, load_network
+from pfn import PFN
 
 _DESIGN, _INDEPENDENT, _PROPOSAL = 1, 2, 3                          # streams of random numbers
 _SPARE = 32                                                         # points of the design that may be taken already
@@ -47,7 +47,7 @@ class PFNSampler(BaseSampler):
     independent_sampler : BaseSampler or None, default=None
         For parameters that the study has not seen yet. None draws them at random.
     model : str, path or PFN, default="bayesopt"
-        Bundled weights, a checkpoint of your own, or a network; loaded when the first proposal is made.
+        Bundled weights, a checkpoint of your own, or a network, for the unit cube; loaded when the first proposal is made.
     settings : SearchSettings or None, default=None
         Acquisition function, handling of constraints, transformation of outcomes, noise.
 
@@ -61,6 +61,10 @@ class PFNSampler(BaseSampler):
     Points that others are evaluating count as pending; should two workers choose the same one at once, both choose again.
 
     *Pruned trials* are read as no better than their last intermediate value, and as failed if they have none.
+
+    *Limits* are those of `BayesianOptimizer`: of more than 18 columns (a choice of three or more has one for each) each
+    proposal looks at a random 18, of more than 200 trials at the best and a spread over the others. Use
+    ``settings=SearchSettings(noisy=True)`` if equal parameters may give different values.
 
     *Many objectives.* Up to three maximise the expected hypervolume improvement; more are weighted at random for each
     trial, as ParEGO does [1]_.
@@ -158,7 +162,7 @@ class PFNSampler(BaseSampler):
         if history.values.shape[1] > _MOST_OBJECTIVES:
             history = weighted(history, rng)
         if self._network is None:
-            self._network = self._model if isinstance(self._model, PFN) else load_pretrained(self._model)
+            self._network = load_network(self._model)
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         return propose(space, history, 1, model=self._network, settings=self._settings, generator=generator)
 

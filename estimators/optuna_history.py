@@ -11,6 +11,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from estimators.conditional_space import ConditionalSpace
+from estimators.outcomes import without_infinities
 from estimators.space import SearchSpace
 from estimators.surrogate import History
 
@@ -41,12 +42,6 @@ def _constraints(trial: FrozenTrial) -> dict[str, float]:
     return {str(i): value for i, value in enumerate(trial.system_attrs.get(CONSTRAINTS) or ())}
 
 
-def _largest(table: np.ndarray) -> np.ndarray:
-    """Of each column the largest finite magnitude: where an infinity of either sign can stand; 1 if it is 0."""
-    largest = np.where(np.isfinite(table), np.abs(table), 0.0).max(0, initial=0.0)
-    return np.where(largest > 0, largest, 1.0)
-
-
 def read_history(study: Study, current: FrozenTrial, space: ConditionalSpace) -> History:
     """The study as the network reads it."""
     trials = [t for t in study.get_trials(deepcopy=False) if t.number != current.number]
@@ -68,7 +63,7 @@ def read_history(study: Study, current: FrozenTrial, space: ConditionalSpace) ->
     return History(
         x=space.encode([space.restrict(t.params) for t in finished]),
         values=np.maximum(values, np.where(np.isfinite(least), least, 0.0)),
-        constraints=np.clip(constraints, -_largest(constraints), _largest(constraints)),
+        constraints=without_infinities(constraints),
         is_bound=np.array([t.state == TrialState.PRUNED for t in finished], dtype=bool) & ~np.isnan(values[:, 0]),
         pending=space.encode([space.restrict(params) for params in taken if _is_inside(space, params)]),
     )

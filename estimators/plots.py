@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from optuna.distributions import FloatDistribution, IntDistribution
+from sklearn.exceptions import NotFittedError
 
 from estimators.bayesian_optimizer import BayesianOptimizer
 from estimators.regressor import PFNRegressor
@@ -75,13 +76,18 @@ def plot_trace(optimizer: BayesianOptimizer, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     optimizer : BayesianOptimizer
-        With one objective.
+        With one objective. Red lines are failed trials, crosses those that violate a constraint or were stopped early.
     ax : matplotlib Axes, optional
         Where to draw; a new figure by default. The range of values is that of the feasible trials, if there are any.
 
     Returns
     -------
     matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If there are several objectives.
     """
     if len(optimizer.directions) > 1:
         raise ValueError("a trace is of one objective; plot the values of optimizer.pareto_trials_ against each other.")
@@ -94,7 +100,7 @@ def plot_trace(optimizer: BayesianOptimizer, *, ax: Axes | None = None) -> Axes:
     best = best_of.accumulate(np.where(feasible, value, np.nan)) if len(value) else value
     ax.plot(number[feasible], value[feasible], "o", ms=4, color="tab:blue", label="feasible")
     others = ~feasible & ~failed
-    ax.plot(number[others], value[others], "x", ms=5, color="tab:gray", label="infeasible")
+    ax.plot(number[others], value[others], "x", ms=5, color="tab:gray", label="infeasible or stopped early")
     ax.step(number, best, where="post", color="tab:orange", label="best so far")
     if feasible.any():
         low, high = value[feasible].min(), value[feasible].max()
@@ -121,7 +127,7 @@ def plot_slice(
     name : str
         The parameter on the x-axis.
     at : dict, optional
-        Values of the others; by default those of the best feasible trial.
+        Values of the others; by default those of the best feasible trial. Needed if there is none, or several objectives.
     levels : tuple of float, default=(0.5, 0.9)
         Probabilities of the intervals, in (0, 1).
     ax : matplotlib Axes, optional
@@ -129,7 +135,14 @@ def plot_slice(
     Returns
     -------
     matplotlib.axes.Axes
-        Where constraints or failures are possible, the probability of a feasible trial is drawn on a second axis.
+        If there are constraints or failed trials, the probability of a feasible trial is drawn on a second axis.
+
+    Raises
+    ------
+    ValueError
+        If a level is no probability, or `name` no parameter with several numbers.
+    NotFittedError
+        With fewer than two values of each objective and constraint, or without a feasible trial and without `at`.
     """
     distribution = optimizer.space.distributions.get(name)
     if not isinstance(distribution, FloatDistribution | IntDistribution):
@@ -137,9 +150,11 @@ def plot_slice(
     for level in levels:
         if not 0 < level < 1:
             raise ValueError(f"levels={levels} holds {level}, which is no probability between 0 and 1.")
-    base = optimizer.best_params_ if at is None else dict(at)
     if name not in optimizer.space.column_names:
         raise ValueError(f"name={name!r} has a single value; choose a parameter that varies.")
+    if at is None and (len(optimizer.directions) > 1 or not optimizer.pareto_trials_):
+        raise NotFittedError("there is no single best trial to cut through; pass values of the others as at={...}.")
+    base = optimizer.best_params_ if at is None else dict(at)
     rows = np.repeat(optimizer.space.encode([base]), 101, axis=0)
     rows[:, optimizer.space.column_names.index(name)] = np.linspace(0, 1, len(rows))
     points = optimizer.space.decode(rows)

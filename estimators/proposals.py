@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
 
 from estimators.goal import Goal, SearchSettings
 from estimators.space import SearchSpace
 from estimators.surrogate import History, Surrogate, View, order_of_trials
+from estimators.trend import Trends
 from estimators.user_prior import UserPrior
 from pfn import PFN
-
-__all__ = ["History", "SearchSettings", "propose"]
 
 _SCALES = (0.3, 0.1, 0.03, 0.01, 0.003)     # of the steps from good points to candidates
 _N_PARENTS = 5
 _N_REFINED, _N_STEPS, _STEP, _SHRINK = 8, 12, 0.1, 0.75
+_N_STARTS, _MARGIN = 3, 1e-3                # of the solution of polynomial problems; beyond the width of what is exact
 _SPARE_ROWS = 6                             # of the local view, beyond two for each column
 _FEWEST = 150                               # candidates, if there are many outputs
 _N_IMAGINED = 32                            # candidates of a joint draw
@@ -60,7 +61,7 @@ def propose(
     """
     rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     taken = set(space.keys(np.concatenate([history.x, history.pending])))
-    is_noisy = settings.noisy is True or (settings.noisy == "auto" and _repeats_differ(space, history))
+    is_noisy = has_noise(space, history, settings)
     # Nothing can be told apart in a space of one point.
     surrogate = None if space.n_columns == 0 else _surrogate(model, history, settings, rng, is_noisy)
     chosen: list[np.ndarray] = []
@@ -80,7 +81,7 @@ def propose(
 def _surrogate(
     model: PFN, history: History, settings: SearchSettings, rng: np.random.Generator, is_noisy: bool
 ) -> Surrogate | None:
-    """None if there are not yet two values of each output."""
+    """With the outcomes expected at pending points; None if there are not yet two values of each output."""
     n_columns, most = history.x.shape[1], model.config.row_features
     columns = np.arange(n_columns) if n_columns <= most else np.sort(rng.choice(n_columns, most, replace=False))
     surrogate = Surrogate(
@@ -139,6 +140,9 @@ class _Search:
         view, rows = next((view, rows) for view, rows in self._by_view(candidates) if order[0] in rows)
         best = order[np.isin(order, rows)][:_N_REFINED]
         refined = self._refined(candidates[best], view)
+        whole = self.surrogate.whole
+        if whole.trends is not None and whole.context is None and self.surrogate.n_objectives == 1:
+            refined = np.concatenate([refined, self._solved(whole.trends, candidates[order[:_N_STARTS]])])
         candidates, scores = np.concatenate([candidates, refined]), np.concatenate([scores, self._scores(refined)])
         return _first_new(self.space, candidates[np.argsort(-scores, kind="stable")], self.taken, self.rng)
 
@@ -155,7 +159,7 @@ class _Search:
         return candidates[new[order_of_trials(z, violation)[0]]]
 
     def _candidates(self) -> np.ndarray:
-        """Valid points: half all over the space, half near good trials."""
+        """Valid points: half all over the space, half near good trials, and half as many again from a user's prior."""
         # A forward pass costs as much as candidates × outputs.
         n = min(max(self.settings.n_candidates // len(self.surrogate.z), _FEWEST), self.settings.n_candidates)
         parents = self.surrogate.x[self.order[:_N_PARENTS]]
@@ -184,8 +188,35 @@ class _Search:
             which[view.box.contains(x)] = number
         return [(view, np.flatnonzero(which == i)) for i, view in enumerate(self.views) if (which == i).any()]
 
+    def _solved(self, trends: Trends, x: np.ndarray) -> np.ndarray:
+        """Where objective and constraints are polynomials: valid points at which their minimisation (SLSQP) from x ends."""
+        columns, scale = self.surrogate.columns, np.nanstd(self.surrogate.z, axis=1).clip(min=1e-12)
+        free = self.space.is_relaxed[columns]
+
+        def outputs(u: np.ndarray) -> np.ndarray:
+            return trends(torch.from_numpy(u)[None])[:, 0].numpy() / scale
+
+        def slopes(u: np.ndarray) -> np.ndarray:
+            with torch.enable_grad():
+                jacobian = torch.autograd.functional.jacobian(lambda v: trends(v[None])[:, 0], torch.from_numpy(u))
+            return jacobian.numpy() / scale[:, None]
+
+        found = x.copy()
+        holds = {"type": "ineq", "fun": lambda u: -outputs(u)[1:] - _MARGIN, "jac": lambda u: -slopes(u)[1:]}
+        for row in found:
+            bounds = [(0.0, 1.0) if is_free else (value, value) for is_free, value in zip(free, row[columns], strict=True)]
+            solution = minimize(
+                lambda u: outputs(u)[0], row[columns], jac=lambda u: slopes(u)[0], method="SLSQP", bounds=bounds,
+                constraints=[holds] if len(scale) > 1 else [], options={"maxiter": 50},
+            )
+            row[columns] = np.clip(solution.x, 0.0, 1.0)
+        return self.space.snap(found)
+
     def _refined(self, x: np.ndarray, view: View) -> np.ndarray:
-        """Valid points in the view's box at which gradient ascent from x ends."""
+        """Valid points in the view's box: of the ascent from each x the highest, and the one after the last step.
+
+        Columns of choices have no gradient: they stay as they are.
+        """
         free = self.space.is_relaxed.copy()
         free &= np.isin(np.arange(len(free)), self.surrogate.columns)
         if not free.any():
@@ -209,6 +240,11 @@ class _Search:
             direction = first / (1 - 0.8**step) / ((second / (1 - 0.9**step)).sqrt() + 1e-12)
             points = (points + _STEP * _SHRINK ** (step - 1) * (high - low) * direction).clamp(low, high)
         return self.space.snap(torch.cat([found, points]).numpy())
+
+
+def has_noise(space: SearchSpace, history: History, settings: SearchSettings) -> bool:
+    """Whether outcomes have noise: as the settings say, or because equal parameters were seen with different values."""
+    return settings.noisy is True or (settings.noisy == "auto" and _repeats_differ(space, history))
 
 
 def _repeats_differ(space: SearchSpace, history: History) -> bool:

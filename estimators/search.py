@@ -113,8 +113,8 @@ class PFNSearchCV(BaseSearchCV):
     def _run_search(self, evaluate_candidates: Callable[..., dict[str, Any]]) -> None:
         """Ask, evaluate, tell, until `n_iter` candidates are known."""
         for name, value in [("n_iter", self.n_iter), ("batch_size", self.batch_size)]:
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
         n_iter = int(min(self.n_iter, SearchSpace(self.space).n_points))
         if n_iter < self.n_iter:
             warnings.warn(f"the space has {n_iter} points, fewer than n_iter={self.n_iter}; trying all.", stacklevel=3)

@@ -19,10 +19,8 @@ from pfn import PFN, BarDistribution, BarPosterior, load_pretrained
 from pfn.network import EncodedContext
 from priors import Status
 
-_NARROWEST = 3e-4                            # scale of what a trend leaves, in standard deviations of the output
-
-# Of failures, coded 1, against other trials, coded 0.
-_FAILURE = 0.5
+_NARROWEST = 3e-4               # scale of what a trend leaves, in standard deviations of the output
+_FAILURE = 0.5                  # failure is an output like a constraint: 1 - this where a trial failed, else -this
 _LARGEST = 1e300                # differences of larger outcomes are no floats
 
 
@@ -78,15 +76,18 @@ class View:
     context: EncodedContext | None
     location: Tensor            # (n_outputs, 1)
     scale: Tensor
-    trends: Trends | None       # what the network did not see
+    trends: Trends | None       # what was subtracted from the outputs before the network saw them
     asked: Tensor               # (n_outputs,), bool: which outputs the network predicts; the others are polynomials
     interpolation: Interpolation | None = None
 
 
 class Surrogate:
-    """Joint predictions of all outputs: objectives, then constraints, then failure if any trial has failed.
+    """Predictions of all outputs: objectives, then constraints, then failure if some trials have failed, but not all.
 
-    Each output is transformed, standardised and read by the network as a task of its own; all share a forward pass.
+    Each output is transformed, standardised and read by the network as a task of its own; all share a forward pass. Around
+    the network there are two corrections: a polynomial that an output follows almost exactly is subtracted before and added
+    after it (`Trends`), and predictions of outcomes without noise are made to agree with the observed ones
+    (`Interpolation`).
 
     Parameters
     ----------
@@ -116,10 +117,10 @@ class Surrogate:
         known = ~np.isnan(outcomes.T)
         known[: self.n_objectives] &= ~history.is_bound
         trends = Trends.fit(history.x[:, self.columns], outcomes.T, known)
-        exact = np.zeros(outcomes.shape[1], dtype=bool) if trends is None else trends.has_trend
+        has_trend = np.zeros(outcomes.shape[1], dtype=bool) if trends is None else trends.has_trend
         self.transforms: list[OutcomeTransform] = [
-            fit_transform(y, "none" if outcome_transform == "power" and is_exact else outcome_transform, keeps_zero=keeps)
-            for y, keeps, is_exact in zip(outcomes.T, zero, exact, strict=True)
+            fit_transform(y, "none" if outcome_transform == "power" and follows else outcome_transform, keeps_zero=keeps)
+            for y, keeps, follows in zip(outcomes.T, zero, has_trend, strict=True)
         ]
         self.z = np.stack([t.forward(y) for t, y in zip(self.transforms, outcomes.T, strict=True)])        # (k, n)
         self.status = np.where(np.isnan(self.z), int(Status.FAILED), int(Status.VALUE))
@@ -181,7 +182,7 @@ class Surrogate:
             return view
         with torch.no_grad():
             raw = self._network_says(view, x[0])
-        known = torch.from_numpy(status == Status.VALUE)
+        known = torch.from_numpy(status == Status.VALUE) & asked.unsqueeze(1)
         return replace(view, interpolation=Interpolation(x[0], torch.where(known, y - raw.mean, 0.0), raw.variance))
 
     def local(self, centre: np.ndarray, n_rows: int, fixed: np.ndarray) -> View | None:

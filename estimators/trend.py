@@ -12,7 +12,7 @@ from torch import Tensor
 # terms that were selected, which leave-one-out errors flatter. Where it leaves more, the network alone is better: on the
 # outputs of the engineering suite its error was half of that with a polynomial that explains half of the variance.
 _MOST_LEFT, _MOST_LEFT_BY_SELECTED = 1e-3, 1e-8
-_ROWS_PER_TERM, _ROWS_PER_SELECTED = 2, 2
+_ROWS_PER_TERM, _TERMS_PER_ROW = 2, 0.6
 _MOST_TERMS = 220                           # to select from: third powers up to 9 features
 _EXACT = 1e-20                              # of the variance
 
@@ -107,27 +107,32 @@ def _terms(centred: Tensor, exponents: tuple[tuple[int, ...], ...]) -> Tensor:  
 
 def _one_trend(terms: np.ndarray, y: np.ndarray, n_features: int) -> tuple[np.ndarray, float]:
     """Coefficients (n_terms,) of one output y (n,), 0 if no polynomial follows it, and the share of variance left."""
-    n, none = len(y), np.zeros(terms.shape[1])
+    n, coefficients = len(y), np.zeros(terms.shape[1])
     whole = np.square((y - y.mean()) * n / max(n - 1, 1)).sum()     # leave-one-out errors of the mean
-    linear = terms[:, : n_features + 1]
+    linear, share = terms[:, : n_features + 1], 1.0
     if n >= _ROWS_PER_TERM * linear.shape[1]:
         u, s, vt = np.linalg.svd(linear, full_matrices=False)
         kept = s > 1e-8 * s[0]
         u, projected = u[:, kept], u[:, kept].T @ y
         left = _press(y - u @ projected, np.square(u).sum(1)) / whole
         if left <= _MOST_LEFT:
-            return np.concatenate([(projected / s[kept]) @ vt[kept], none[n_features + 1 :]]), left
-    selected, left = _select(terms, y, n // _ROWS_PER_SELECTED, _MOST_LEFT_BY_SELECTED * whole)
-    if not selected:
-        return none, 1.0
-    none[selected] = np.linalg.lstsq(terms[:, selected], y, rcond=None)[0]
-    return none, left / whole
+            coefficients[: n_features + 1], share = (projected / s[kept]) @ vt[kept], left
+    # How many terms there are to choose from, and how many are taken first: second powers, with all linear terms or without.
+    n_quadratic = (n_features + 1) * (n_features + 2) // 2
+    for n_terms, n_first in ((n_quadratic, 1), (n_quadratic, n_features + 1), (terms.shape[1], 1)):
+        if share <= _MOST_LEFT_BY_SELECTED:
+            break
+        selected, left = _select(terms[:, :n_terms], y, n_first, int(_TERMS_PER_ROW * n), _MOST_LEFT_BY_SELECTED * whole)
+        if selected:
+            coefficients[:] = 0.0
+            coefficients[selected], share = np.linalg.lstsq(terms[:, selected], y, rcond=None)[0], left / whole
+    return coefficients, share
 
 
-def _select(terms: np.ndarray, y: np.ndarray, most: int, most_left: float) -> tuple[list[int], float]:
+def _select(terms: np.ndarray, y: np.ndarray, n_first: int, most: int, most_left: float) -> tuple[list[int], float]:
     """Terms with a small leave-one-out error, and this error; chosen greedily by orthogonal least squares [1]_.
 
-    None if the error stays larger than `most_left`.
+    The first `n_first` terms come first, in any order. No terms if the error stays larger than `most_left`.
     """
     size = np.square(terms).sum(0)
     rest, residual, leverage = terms.copy(), y.copy(), np.zeros(len(y))
@@ -138,7 +143,8 @@ def _select(terms: np.ndarray, y: np.ndarray, most: int, most_left: float) -> tu
         norm = np.square(rest).sum(0)
         usable = norm > 1e-10 * size
         gain = np.where(usable, np.square(residual @ rest) / np.where(usable, norm, 1.0), -1.0)
-        number = int(np.argmax(gain)) if chosen else 0              # the constant comes first
+        begins = usable[:n_first].any()
+        number = int(np.argmax(gain[:n_first] if begins else gain))
         if not usable[number]:
             break
         q = rest[:, number] / np.sqrt(norm[number])

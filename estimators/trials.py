@@ -69,7 +69,7 @@ def checked_value(value: Any, n_objectives: int) -> float | tuple[float, ...] | 
 
 
 def checked_constraints(constraints: Any, n_constraints: int, *, failed: bool) -> tuple[float, ...]:
-    """One number for each constraint; none of a failure may be known."""
+    """One number for each constraint; of a failure they may be left out."""
     if constraints is None and (failed or n_constraints == 0):
         return ()
     numbers = _numbers("constraints", () if constraints is None else constraints, "use NaN for an unknown one").reshape(-1)

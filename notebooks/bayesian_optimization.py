@@ -2,7 +2,7 @@
 # # Bayesian optimisation in one forward pass
 #
 # The bundled network `bayesopt` has seen a million functions in pretraining. Given the trials so far it says what the
-# objective and each constraint would be anywhere else; nothing is fitted. Here it tunes a gradient-boosting model, and
+# objective and each constraint would be anywhere else; it is not trained again. Here it tunes a gradient-boosting model, and
 # finds the cheapest welded beam that holds.
 
 # %%
@@ -34,7 +34,7 @@ space = {
 }
 model = HistGradientBoostingClassifier(max_iter=60, random_state=0)
 search = PFNSearchCV(model, space, n_iter=25, scoring="neg_log_loss", cv=3, random_state=0).fit(X, y)
-print(f"log loss with the defaults of scikit-learn is that of one more point; the best of 25: {-search.best_score_:.4f}")
+print(f"cross-validated log loss of the best of 25: {-search.best_score_:.4f}")
 search.best_params_
 
 # %%
@@ -89,8 +89,8 @@ axes[1].set_title("what the network believes along t, through the best beam");
 # %% [markdown]
 # ## Batches, failures, a belief
 #
-# Evaluations may run in parallel, come back in any order, or fail. A failed one is not forgotten: its surroundings are
-# avoided. `prior` says where you expect the optimum.
+# Evaluations may run in parallel, come back in any order, or fail. A failed one is not forgotten: its surroundings become
+# less attractive. `prior` says where you expect the optimum.
 
 # %%
 from scipy.stats import norm

@@ -420,6 +420,54 @@ def test_what_cannot_be_predicted(make, points, options, error, message):
         optimizer.predict(points, **options)
 
 
+def test_predictions_do_not_follow_noise(trained):
+    """As in the search: noise is what the settings say, or what repeated trials show."""
+    x, y = np.linspace(0, 1, 16), np.random.default_rng(0).normal(size=16)
+    spreads = {}
+    for noisy, is_repeated in [(False, True), (True, False), ("auto", False), ("auto", True)]:
+        optimizer = BayesianOptimizer({"x": Float(0, 1)}, settings=SearchSettings(noisy=noisy), model=trained)
+        for params, value in [*zip(x, y, strict=True), (x[0], y[0] + is_repeated)]:
+            optimizer.tell({"x": params}, value)
+        low, high = optimizer.predict([{"x": value} for value in x[1:]], [0.1, 0.9]).T
+        spreads[noisy, is_repeated] = np.median(high - low)
+    assert max(spreads[False, True], spreads["auto", False]) < 0.2
+    assert min(spreads[True, False], spreads["auto", True]) > 0.5
+
+
+@pytest.mark.filterwarnings("ignore:the space has 24 columns")
+def test_wide_spaces_with_more_trials_than_the_network_reads(make):
+    space = {f"x{i}": Float(0, 1) for i in range(24)}
+    optimizer = make(space, n_initial=0, settings=SearchSettings(n_candidates=50, max_context=20))
+    for row in np.random.default_rng(0).random((30, 24)).tolist():
+        optimizer.tell(dict(zip(space, row, strict=True)), sum(row))
+    asked = optimizer.ask(2)
+    assert asked[0] != asked[1]
+    assert np.isfinite(optimizer.predict(asked, [0.1, 0.9])).all()
+
+
+def test_batches_larger_than_what_is_left_of_a_space(make):
+    space = {"kind": Categorical(["a", "b", "c"]), "n": Int(1, 2)}
+    optimizer = make(space, n_initial=0)
+    for n in (1, 2):
+        optimizer.tell({"kind": "a", "n": n}, n)
+    asked = [tuple(params.values()) for params in optimizer.ask(8)]
+    assert set(asked[:4]) == {("b", 1), ("b", 2), ("c", 1), ("c", 2)}
+    assert len(asked) == len(optimizer.pending_) == 8
+
+
+def test_several_objectives_with_constraints_and_failures(make):
+    optimizer = make(SQUARE, ["minimize", "maximize"], n_constraints=1, n_initial=4)
+    for _ in range(10):
+        (params,) = optimizer.ask()
+        failed = params["x"] > 0.7
+        values = None if failed else [params["x"] + params["y"], params["x"] * params["y"]]
+        optimizer.tell(params, values, None if failed else [0.2 - params["x"]])
+    assert any(trial.value is None for trial in optimizer.trials_)
+    assert all(trial.is_feasible for trial in optimizer.pareto_trials_)
+    probability = optimizer.predict_feasible([{"x": 0.5, "y": 0.5}])
+    assert 0 <= probability[0] <= 1
+
+
 def test_predictions_need_two_values(make):
     optimizer = make()
     run(optimizer, 1)
@@ -604,6 +652,11 @@ def test_failures_in_the_loop(model, failure):
     assert [trial.value is None for trial in result.trials] == failed
 
 
+def test_nan_of_any_precision_needs_no_constraints(model):
+    result = minimize(lambda params: np.float32("nan"), SQUARE, 2, n_constraints=1, model=model)
+    assert [trial.value for trial in result.trials] == [None, None]
+
+
 def test_a_failure_needs_no_constraints(model):
     result = minimize(lambda params: math.nan, SQUARE, 5, n_constraints=2, **options(model))
     assert all(trial.value is None for trial in result.trials)
@@ -678,6 +731,7 @@ def test_progress(model, capsys, progress, is_shown):
         ({"n_trials": 0}, ValueError, "n_trials=0 is no number of trials; use n_trials >= 1"),
         ({"n_trials": 2.0}, ValueError, "n_trials=2.0 is no number"),
         ({"speed": 2}, TypeError, "speed"),
+        ({"direction": "maximize"}, TypeError, "minimize has no direction; return the negative"),
         ({"func": lambda params: 1.0, "n_constraints": 1}, TypeError, r"func returned 1.0; .* \(value, constraints\)"),
         ({"func": lambda params: (1.0, [0.0])}, TypeError, "is not made of numbers"),
         ({"func": lambda params: (1.0, 0.0)}, ValueError, r"value=\(1.0, 0.0\) has shape \(2,\); give one number"),

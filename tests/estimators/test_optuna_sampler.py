@@ -78,7 +78,7 @@ def spy(monkeypatch):
         return rows[[next((i for i, key in enumerate(space.keys(rows)) if key not in taken), 0)]]
 
     monkeypatch.setattr(estimators.optuna, "propose", propose)
-    monkeypatch.setattr(estimators.optuna, "load_pretrained", lambda model: model)
+    monkeypatch.setattr(estimators.optuna, "load_network", lambda model: model)
     return seen
 
 
@@ -363,7 +363,7 @@ def test_workers_that_choose_the_same_point_at_once_choose_again(monkeypatch, fi
         return np.array(next(rows))
 
     monkeypatch.setattr(estimators.optuna, "propose", propose)
-    monkeypatch.setattr(estimators.optuna, "load_pretrained", lambda model: model)
+    monkeypatch.setattr(estimators.optuna, "load_network", lambda model: model)
     assert study.ask().suggest_float("x", 0, 1) == 0.75
     assert seen == [[[0.5]], [[0.5], [0.25]]]
 
@@ -407,12 +407,18 @@ def test_two_processes_share_a_study(tmp_path):
 def test_the_network_is_loaded_by_the_first_proposal(monkeypatch):
     loaded = []
     spy(monkeypatch)
-    monkeypatch.setattr(estimators.optuna, "load_pretrained", lambda model: loaded.append(model) or object())
+    monkeypatch.setattr(estimators.optuna, "load_network", lambda model: loaded.append(model) or object())
     study = make_study(n_startup_trials=3, model="mine")
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
     assert loaded == []
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
     assert loaded == ["mine"]
+
+
+def test_networks_for_other_tasks_are_refused():
+    study = make_study(model="classifier")
+    with pytest.raises(ValueError, match=r"model='classifier' is for task='classification'"):
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
 
 
 def test_pickles_are_small():

@@ -340,8 +340,24 @@ def test_a_belief_pulls_and_fades(trained):
         ({"noisy": "yes"}, r"noisy='yes' is unknown; use one of True, False, 'auto'"),
         ({"n_candidates": 9}, r"n_candidates=9 is no integer >= 10"),
         ({"max_context": 10.0}, r"max_context=10.0 is no integer >= 10"),
+        ({"max_context": True}, r"max_context=True is no integer >= 10"),
+        ({"noisy": 1}, r"noisy=1 is unknown; use one of True, False, 'auto'"),
+        ({"local": "yes"}, r"local='yes' is unknown; use one of True, False"),
     ],
 )
 def test_settings_that_do_not_exist(changes, message):
     with pytest.raises(ValueError, match=message):
         SearchSettings(**changes)
+
+
+def test_polynomial_problems_are_solved_to_the_corner_of_their_constraints(trained):
+    """min x + y with x y >= 1/4 and x >= 2 y: both hold with equality at (√2 / 2, √2 / 4); 24 random points tell them."""
+    space = SearchSpace(SQUARE)
+    x = space.sample(24, np.random.default_rng(1))
+    for i in range(3):
+        constraints = np.stack([0.25 - x[:, 0] * x[:, 1], 2 * x[:, 1] - x[:, 0]], axis=1)
+        history = told(space, x=x, values=x.sum(1, keepdims=True), constraints=constraints)
+        row = proposed(space, history, model=trained, settings=SearchSettings(n_candidates=100), seed=i)
+        x = np.concatenate([x, row])
+    feasible = (x[:, 0] * x[:, 1] >= 0.25) & (x[:, 0] >= 2 * x[:, 1])
+    assert x[feasible].sum(1).min() == pytest.approx(0.75 * 2**0.5, abs=0.005)

@@ -201,8 +201,9 @@ def test_it_can_be_nested_and_pickled(regression):
         ({"space": {"alpha": (1e-4, 1.0)}}, TypeError, r"space\['alpha'\] is \(0.0001, 1.0\) of type tuple"),
         ({"space": {}}, ValueError, "at least one parameter"),
         ({"space": {"nope": FloatDistribution(0, 1)}}, ValueError, "Invalid parameter 'nope' for estimator Ridge"),
-        ({"n_iter": 0}, ValueError, "n_iter must be at least 1, got 0"),
-        ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
+        ({"n_iter": 0}, ValueError, "n_iter must be an integer of at least 1, got 0"),
+        ({"batch_size": 0}, ValueError, "batch_size must be an integer of at least 1, got 0"),
+        ({"batch_size": 2.5}, ValueError, "batch_size must be an integer of at least 1, got 2.5"),
         ({"settings": "log_ei"}, TypeError, "no SearchSettings"),
     ],
 )

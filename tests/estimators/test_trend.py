@@ -43,6 +43,19 @@ def test_other_functions_and_noise_have_none(n_features, n):
     assert fit(x, wavy, noisy, steps, RNG.normal(size=n)) is None
 
 
+def test_products_are_found_among_crowded_points():
+    """As an optimiser leaves them: near one another and on faces, so that terms are nearly collinear."""
+    x = np.concatenate([RNG.random((14, 8)), 0.4 + 0.1 * RNG.normal(size=(14, 8))]).clip(0, 1)
+    x[14:, :3] = x[14:, :3].round()
+    y = -x[:, 0] * x[:, 5] + 0.8 * x[:, 3] + 0.1 * x[:, 0]
+    trends = fit(x, y)
+    assert trends is not None
+    assert trends.is_exact.tolist() == [True]
+    new = RNG.random((50, 8))
+    expected = -new[:, 0] * new[:, 5] + 0.8 * new[:, 3] + 0.1 * new[:, 0]
+    np.testing.assert_allclose(trends(torch.from_numpy(new))[0].numpy(), expected, atol=1e-6)
+
+
 def test_a_nearly_linear_output_has_a_trend_and_leaves_the_rest_to_the_network():
     x = RNG.random((40, 3))
     y = x @ [1.0, 2.0, 3.0] + 0.01 * np.sin(20 * x[:, 0])
