@@ -192,13 +192,15 @@ class _Search:
         """Where objective and constraints are polynomials: valid points at which their minimisation (SLSQP) from x ends."""
         columns, scale = self.surrogate.columns, np.nanstd(self.surrogate.z, axis=1).clip(min=1e-12)
         free = self.space.is_relaxed[columns]
+        if not free.any():
+            return x
 
         def outputs(u: np.ndarray) -> np.ndarray:
-            return trends(torch.from_numpy(u)[None])[:, 0].numpy() / scale
+            return trends(torch.tensor(u)[None])[:, 0].numpy() / scale
 
         def slopes(u: np.ndarray) -> np.ndarray:
             with torch.enable_grad():
-                jacobian = torch.autograd.functional.jacobian(lambda v: trends(v[None])[:, 0], torch.from_numpy(u))
+                jacobian = torch.autograd.functional.jacobian(lambda v: trends(v[None])[:, 0], torch.tensor(u))
             return jacobian.numpy() / scale[:, None]
 
         found = x.copy()
