@@ -1,4 +1,4 @@
-"""`make demo`: the bundled networks on real datasets beside baselines, and pictures of what they believe.
+"""`make demo`: the bundled networks on real datasets beside baselines, a model tuned, and pictures of what they believe.
 
 Needs no network and no data beyond scikit-learn's. Writes demo-output/decision_regions.png and predictive_intervals.png.
 """
@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+from optuna.distributions import FloatDistribution
+from scipy.stats import loguniform
 from sklearn.base import ClassifierMixin
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine, make_moons
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -16,14 +18,16 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import RandomizedSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 from tqdm import tqdm
 
 from estimators import PFNClassifier, PFNRegressor
 from estimators.datasets import Dataset, split_dataset
 from estimators.evaluation import baseline_models, fit_and_score
+from estimators.search import PFNSearchCV
 
 OUTPUT = Path("demo-output")
 SETS = {"breast cancer": load_breast_cancer, "wine": load_wine, "iris": load_iris, "digits": load_digits}
@@ -137,9 +141,21 @@ def picture(path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def tune() -> None:
+    """An SVM on wine: 15 configurations by the optimiser, and by chance."""
+    X, y = load_wine(return_X_y=True)
+    space = {"C": FloatDistribution(1e-2, 1e3, log=True), "gamma": FloatDistribution(1e-6, 1.0, log=True)}
+    ours = PFNSearchCV(SVC(), space, n_iter=15, cv=3, random_state=0).fit(X, y)
+    ranges = {name: loguniform(d.low, d.high) for name, d in space.items()}
+    chance = RandomizedSearchCV(SVC(), ranges, n_iter=15, cv=3, random_state=0).fit(X, y)
+    print("\nTuning an SVM on wine, accuracy in cross-validation after 15 configurations: "
+          f"{ours.best_score_:.3f} with PFNSearchCV, {chance.best_score_:.3f} at random")
+
+
 def main() -> None:
     print(compare())
     print(f"\n{compare_densities()}")
+    tune()
     for draw, target in ((picture, OUTPUT / "decision_regions.png"), (intervals, OUTPUT / "predictive_intervals.png")):
         draw(target)
         print(f"\npicture: {target}")
