@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from scipy.optimize import minimize
@@ -207,11 +209,14 @@ class _Search:
         holds = {"type": "ineq", "fun": lambda u: -outputs(u)[1:] - _MARGIN, "jac": lambda u: -slopes(u)[1:]}
         for row in found:
             bounds = [(0.0, 1.0) if is_free else (value, value) for is_free, value in zip(free, row[columns], strict=True)]
-            solution = minimize(
-                lambda u: outputs(u)[0], row[columns], jac=lambda u: slopes(u)[0], method="SLSQP", bounds=bounds,
-                constraints=[holds] if len(scale) > 1 else [], options={"maxiter": 50},
-            )
-            row[columns] = np.clip(solution.x, 0.0, 1.0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)     # of steps across the bounds, which SciPy takes back
+                solution = minimize(
+                    lambda u: outputs(u)[0], row[columns], jac=lambda u: slopes(u)[0], method="SLSQP", bounds=bounds,
+                    constraints=[holds] if len(scale) > 1 else [], options={"maxiter": 50},
+                )
+            if np.isfinite(solution.x).all():
+                row[columns] = np.clip(solution.x, 0.0, 1.0)
         return self.space.snap(found)
 
     def _refined(self, x: np.ndarray, view: View) -> np.ndarray:
