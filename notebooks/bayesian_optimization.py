@@ -62,7 +62,7 @@ def welded_beam(p):
     primary = LOAD / (np.sqrt(2) * h * length)
     moment = LOAD * (SPAN + length / 2)
     radius = np.sqrt(length**2 / 4 + ((h + t) / 2) ** 2)
-    polar = 2 * np.sqrt(2) * h * length * (length**2 / 12 + ((h + t) / 2) ** 2)
+    polar = np.sqrt(2) * h * length * (length**2 / 12 + ((h + t) / 2) ** 2)
     torsion = moment * radius / polar
     shear = np.sqrt(primary**2 + 2 * primary * torsion * length / (2 * radius) + torsion**2)
     bending = 6 * LOAD * SPAN / (b * t**2)
@@ -101,7 +101,7 @@ optimizer = BayesianOptimizer(
 
 
 def crashes_beyond(p):
-    return None if p["x"] + p["y"] > 1.2 else (p["x"] - 0.5) ** 2 + (p["y"] - 0.7) ** 2
+    return None if p["x"] + p["y"] > 1.4 else (p["x"] - 0.5) ** 2 + (p["y"] - 0.7) ** 2
 
 
 for _ in range(6):
