@@ -113,7 +113,7 @@ class Goal:
         """Score (Q,) of the posterior (n_outputs, Q) of transformed outcomes; the larger the better.
 
         That a trial does not fail counts twice: a failure says nothing about the objective. With the optimum at the edge
-        of a region that crashes, half as many trials crashed, and the best was better.
+        of a region that crashes, half as many trials crashed (two parameters, four seeds).
         """
         score = self._score(posterior)
         return score + log_feasibility(part(posterior, slice(-1, None))) if self.knows_failure else score

@@ -6,7 +6,6 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
 from optuna.distributions import CategoricalDistribution as Categorical
 from optuna.distributions import FloatDistribution as Float
 from optuna.distributions import IntDistribution as Int
@@ -14,7 +13,6 @@ from scipy.stats import norm
 from sklearn.exceptions import NotFittedError
 
 from estimators import BayesianOptimizer, SearchSettings, Trial, minimize
-from pfn import PFN, PFNConfig, load_pretrained
 
 MIXED = {
     "x": Float(-1.0, 3.0), "lr": Float(1e-4, 1.0, log=True), "n": Int(1, 6), "step": Float(0.0, 1.0, step=0.1),
@@ -23,21 +21,6 @@ MIXED = {
 SQUARE = {"x": Float(0.0, 1.0), "y": Float(0.0, 1.0)}
 POINT = {"x": 0.5, "lr": 0.01, "n": 2, "step": 0.3, "flag": True, "kind": None, "fixed": 7}
 FEW = SearchSettings(n_candidates=100)
-
-
-@pytest.fixture(scope="module")
-def model():
-    """A network that guesses."""
-    config = PFNConfig(task="regression", n_outputs=64, row_features=18, scaling="cube", normal_base=True,
-                       target_status=True, embed_dim=16, n_heads=2, n_layers=2, hidden_dim=32)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return PFN(config).eval().requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
-def trained():
-    return load_pretrained("bayesopt")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from estimators.proposals import propose
 from estimators.space import SearchSpace
 from estimators.surrogate import History, Surrogate
 from estimators.user_prior import UserPrior
-from pfn import PFN, PFNConfig, load_pretrained
+from pfn import PFN, PFNConfig
 
 MIXED = {
     "x": Float(-1.0, 3.0), "lr": Float(1e-4, 1.0, log=True), "n": Int(1, 6), "flag": Categorical([False, True]),
@@ -23,21 +23,6 @@ MIXED = {
 }
 SQUARE = {"x": Float(0.0, 1.0), "y": Float(0.0, 1.0)}
 FEW = SearchSettings(n_candidates=100)
-
-
-@pytest.fixture(scope="module")
-def model():
-    """A network that guesses."""
-    config = PFNConfig(task="regression", n_outputs=64, row_features=18, scaling="cube", normal_base=True,
-                       target_status=True, embed_dim=16, n_heads=2, n_layers=2, hidden_dim=32)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return PFN(config).eval().requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
-def trained():
-    return load_pretrained("bayesopt")
 
 
 def told(space, n=12, m=0, *, k=1, x=None, values=None, constraints=None, is_bound=None, pending=None, seed=0):
