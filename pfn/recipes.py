@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pfn.curves import N_CURVE_FEATURES, CurveTasks
+from pfn.freeze_thaw import N_ROW_FEATURES, FreezeThawTasks
 from pfn.network import PFNConfig
 from pfn.sizes import TaskSizes
 from pfn.studies import STUDIES
 from pfn.training import PretrainConfig
 from priors import (
+    LearningCurvePrior,
     Mixture,
     OptimizationPrior,
     Prior,
@@ -24,6 +27,7 @@ from priors import (
     with_target_noise,
     with_warps,
 )
+from priors.curve_families import FAMILIES
 
 
 def tabular_prior(max_classes: int = 10) -> Prior:
@@ -78,6 +82,33 @@ def bayesopt() -> PretrainConfig:
                           learning_rate=2e-3)
 
 
+def learning_curve() -> PretrainConfig:
+    """The bundled `learning-curve`: the published prior, and one that is nearer to real curves, told apart by a feature."""
+    real = LearningCurvePrior(
+        families=tuple(FAMILIES),
+        shapes={"slow_start": 0.2, "learning_rate_drops": 0.1, "double_descent": 0.05, "divergence": 0.08,
+                "overfitting": 0.1, "decline": 0.15, "small_gain": 0.35},
+        noise={"decaying": 0.2, "binomial": 0.05, "autocorrelated": 0.3, "wandering": 0.4, "spikes": 0.05,
+               "rounded": 0.15},
+        log_noise=(-6.0, 2.0),
+    )
+    model = PFNConfig(task="regression", n_outputs=640, row_features=N_CURVE_FEATURES, scaling="prior", normal_base=True,
+                      embed_dim=128, n_layers=6, n_heads=4, hidden_dim=256, n_thinking_rows=8)
+    sizes = TaskSizes(rows=(1, 180), features=(N_CURVE_FEATURES,) * 2, queries=28, cells=4096)
+    return PretrainConfig(CurveTasks(extended=real), model, sizes, n_steps=14_000, decay_steps=6_000, batches_per_step=1,
+                          learning_rate=2e-3)
+
+
+def freeze_thaw() -> PretrainConfig:
+    """The bundled `freeze-thaw`: partial curves of up to 150 configurations of up to 10 parameters."""
+    model = PFNConfig(task="regression", n_outputs=500, row_features=N_ROW_FEATURES, scaling="prior", normal_base=True,
+                      embed_dim=96, n_layers=6, n_heads=4, hidden_dim=192, n_thinking_rows=8)
+    sizes = TaskSizes(rows=(1, 150), features=(N_ROW_FEATURES,) * 2, queries=32, cells=4096)
+    return PretrainConfig(FreezeThawTasks(), model, sizes, n_steps=12_000, decay_steps=6_000, batches_per_step=1,
+                          learning_rate=2e-3)
+
+
 RECIPES: dict[str, Callable[[], PretrainConfig]] = STUDIES | {
     "classifier": classifier, "regressor": regressor, "bayesopt": bayesopt,
+    "learning-curve": learning_curve, "freeze-thaw": freeze_thaw,
 }

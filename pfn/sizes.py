@@ -34,6 +34,9 @@ class TaskSizes:
         Rows × tokens of the largest single task; wide tasks have fewer rows for its sake. None: twice `cells`.
     log_share : bool
         Whether contexts of one or two rows occur as often as those of fifty to a hundred.
+    queries : int
+        If positive, every task has so many query rows, `rows` counts context rows only, without rounding, and
+        `context_share` is not used: for tasks that are cut off anywhere, as learning curves are.
     """
 
     rows: tuple[int, int] = (32, 1024)
@@ -44,9 +47,12 @@ class TaskSizes:
     row_step: int = 16
     max_cells: int | None = None
     log_share: bool = False
+    queries: int = 0
 
     def __post_init__(self) -> None:
-        for name, smallest in (("rows", 2), ("features", 1)):
+        if self.queries < 0:
+            raise ValueError(f"queries={self.queries} is negative; use 0 for a share of the rows.")
+        for name, smallest in (("rows", 1 if self.queries else 2), ("features", 1)):
             low, high = getattr(self, name)
             if not smallest <= low <= high:
                 raise ValueError(f"{name}={(low, high)} is no range; use {smallest} <= low <= high.")
@@ -76,6 +82,10 @@ class TaskSizes:
         low, high = self.features
         n_features = _log_uniform(u_features, low + 3, high + 3) - 3
         max_cells = 2 * self.cells if self.max_cells is None else self.max_cells
+        if self.queries:
+            n_context = _log_uniform(u_rows, *self.rows)
+            n_rows = n_context + self.queries
+            return TaskShape(self._batch_size(n_rows * n_tokens(n_features), u_round), n_rows, n_features, n_context)
         n_rows = max(min(_log_uniform(u_rows, *self.rows), max_cells // n_tokens(n_features)), self.rows[0])
         if n_rows > self.row_step:
             n_rows -= n_rows % self.row_step
@@ -84,9 +94,11 @@ class TaskSizes:
         if self.log_share:
             share = low_share * (high_share / low_share) ** u_share
         n_context = min(max(round(n_rows * share), 1), n_rows - 1)
-        # Random rounding: tasks that fill 60 % of a batch do not always come alone.
-        batch_size = max(1, math.floor(self.cells / (n_rows * n_tokens(n_features)) + 0.5 * u_round))
-        return TaskShape(batch_size, n_rows, n_features, n_context)
+        return TaskShape(self._batch_size(n_rows * n_tokens(n_features), u_round), n_rows, n_features, n_context)
+
+    def _batch_size(self, cells: int, u: float) -> int:
+        """Tasks of so many cells in a batch. Random rounding: tasks that fill 60 % of it do not always come alone."""
+        return max(1, math.floor(self.cells / cells + 0.5 * u))
 
 
 def _log_uniform(u: float, low: int, high: int) -> int:

@@ -20,6 +20,7 @@ from priors import TaskBatch, TaskShape
 # Borders cover standardised targets up to here. Those beyond the outermost border count as if they were there: one that is
 # a thousand standard deviations of a nearly constant context away would otherwise outweigh all others of its step.
 _FARTHEST = 10.0
+_FARTHEST_OF_PRIOR = 300.0           # with scaling "prior", where nothing is nearly constant but tails may be heavy
 
 
 def step_generator(seed: int, step: int, device: str | torch.device = "cpu", purpose: str = "train") -> torch.Generator:
@@ -88,7 +89,9 @@ def fit_to_prior(model: PFN, config: PretrainConfig) -> None:
 
     With scaling "context" borders are of equal prior mass. In units of the prior, and on the cube, posteriors become much
     narrower than the prior, anywhere in its range, and what the width w of bars costs a posterior of standard deviation s
-    is about (w / s)² / 24 nats: bars as dense as the cube root of the prior's density minimise the mean of w².
+    is about (w / s)² / 24 nats: bars as dense as the cube root of the prior's density minimise the mean of w². With
+    scaling "prior", w is measured on a scale that is logarithmic beyond three standard deviations, or heavy tails would
+    take most of the bars.
     """
     if config.model.scaling != "prior" and config.model.task == "classification":
         return
@@ -100,16 +103,18 @@ def fit_to_prior(model: PFN, config: PretrainConfig) -> None:
             model.target_scaling.copy_(_moments(torch.cat([batch.y.flatten() for batch in batches])))
     if config.model.task != "regression":
         return
-    targets = []
+    targets, farthest = [], _FARTHEST_OF_PRIOR if config.model.scaling == "prior" else _FARTHEST
     for batch in batches:
         context = batch.y[:, : batch.n_context]
         scaling = model.scale_of_targets(context)
         z = (batch.y[:, batch.n_context :] - scaling.mean[:, :, 0]) / scaling.std[:, :, 0]
         # Of NaN in a context that has failures: borders come from the tasks without.
         varies = context.std(1, keepdim=True, correction=0) > 0
-        targets.append(z[varies & (z.abs() < _FARTHEST)])
+        targets.append(z[varies & (z.abs() < farthest)])
     borders = BarDistribution.from_samples(torch.cat(targets), config.model.n_outputs).borders
-    model.borders.copy_(borders if config.model.scaling == "context" else _evened_out(borders))
+    if config.model.scaling == "prior":
+        borders = _expanded(_evened_out(_compressed(borders)))
+    model.borders.copy_(_evened_out(borders) if config.model.scaling == "cube" else borders)
 
 
 def _typical_tasks(config: PretrainConfig) -> list[TaskBatch]:
@@ -133,6 +138,16 @@ def _evened_out(borders: Tensor) -> Tensor:
     bar = torch.searchsorted(position, wanted, right=True).clamp(1, len(widths)) - 1
     share = (wanted - position[bar]) / (position[bar + 1] - position[bar])
     return (borders[bar] + share * widths[bar]).float()
+
+
+def _compressed(z: Tensor) -> Tensor:
+    """Itself up to 3, logarithmic beyond."""
+    return z.sign() * (z.abs().clamp_max(3.0) + torch.log1p((z.abs() - 3.0).clamp_min(0.0)))
+
+
+def _expanded(v: Tensor) -> Tensor:
+    """Inverse of `_compressed`."""
+    return v.sign() * (v.abs().clamp_max(3.0) + torch.expm1((v.abs() - 3.0).clamp_min(0.0)))
 
 
 class TaskStream:

@@ -3,116 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from priors.curve_events import NOISE, SHAPES, autocorrelated, steps_of, wandering
 from priors.curve_families import FAMILIES, RELEASED
 from priors.draw import Draw
 from priors.task import TaskBatch, TaskShape, check_generator
-
-# Shapes: f (n, m), curves inside [0, 1], gives other curves inside [0, 1]. The heights are bounded by what the curve
-# leaves room for, so nothing needs rejection. No publication stands behind them: they are our choice.
-
-
-def _steps(f: Tensor) -> Tensor:  # (m,)
-    return torch.arange(1, f.shape[1] + 1, dtype=f.dtype, device=f.device)
-
-
-def _height(largest: Tensor, draw: Draw) -> Tensor:  # (n, 1)
-    """U(0.05, largest), or U(0, largest) where there is less room."""
-    low = torch.where(largest > 0.05, 0.05, 0.0)
-    return low + (largest - low) * draw.uniform(*largest.shape)
-
-
-def slow_start(f: Tensor, draw: Draw) -> Tensor:
-    """Another curve instead: a sigmoid of ln t between two levels, flat until about step τ, with an inflection."""
-    n, m = f.shape
-    levels = draw.uniform(n, 2).sort(1).values
-    steepness = draw.log_uniform(n, 1, low=1.0, high=8.0)
-    tau = draw.log_uniform(n, 1, low=2.0, high=m)
-    rise = (steepness * (_steps(f) / tau).log()).sigmoid()
-    return levels[:, :1] + (levels[:, 1:] - levels[:, :1]) * rise
-
-
-def learning_rate_drops(f: Tensor, draw: Draw) -> Tensor:
-    """One to three sudden gains that share a random part of the head-room above the curve."""
-    n, m = f.shape
-    tau = draw.uniform(n, 3, low=0.1 * m, high=m)
-    kappa = draw.log_uniform(n, 3, low=0.5, high=5.0)
-    share = -draw.uniform(n, 3).clamp_min(1e-12).log()                                   # exponential: even after scaling
-    share = share * (torch.arange(3, device=f.device) < draw.integers(n, 1, low=1, high=3))
-    room = draw.uniform(n, 1) * (1 - f.amax(1, keepdim=True))
-    gain = room * share / share.sum(1, keepdim=True).clamp_min(1e-12)
-    for drop in range(3):
-        since = (_steps(f) - tau[:, drop : drop + 1]).clamp_min(0)
-        f = f - gain[:, drop : drop + 1] * torch.expm1(-since / kappa[:, drop : drop + 1])
-    return f
-
-
-def double_descent(f: Tensor, draw: Draw) -> Tensor:
-    """A temporary dip, Gaussian in ln t."""
-    n, m = f.shape
-    tau = draw.log_uniform(n, 1, low=2.0, high=m)
-    omega = draw.uniform(n, 1, low=0.1, high=0.6)
-    dip = (-0.5 * ((_steps(f) / tau).log() / omega).square()).exp()
-    deepest = (f / dip.clamp_min(1e-6)).amin(1, keepdim=True)
-    return f - _height(deepest, draw) * dip
-
-
-def divergence(f: Tensor, draw: Draw) -> Tensor:
-    """A loss for good from step τ on, sudden or gradual."""
-    n, m = f.shape
-    tau = draw.uniform(n, 1, low=0.1 * m, high=m)
-    kappa = draw.log_uniform(n, 1, low=0.5, high=0.5 * m)
-    delta = (0.5 * draw.normal(n, 1)).exp()
-    since = (_steps(f) - tau).clamp_min(0)
-    # The least value after τ, which for a rising curve is that at τ: the curve must not fall below 0.
-    largest = f.masked_fill(since == 0, 1.0).amin(1, keepdim=True)
-    return f + _height(largest, draw) * torch.expm1(-((since / kappa) ** delta))
-
-
-def overfitting(f: Tensor, draw: Draw) -> Tensor:
-    """The curve up to a step t*, then a straight line down; its slope is 1e-4 … 1e-2 in a hundredth of the horizon."""
-    n, m = f.shape
-    step = torch.arange(m, device=f.device)
-    best = draw.integers(n, 1, low=m // 10, high=m - 1)                                  # index of t*
-    peak = f.gather(1, best)
-    slope = draw.log_uniform(n, 1, low=1e-4, high=1e-2) * 100 / m
-    slope = torch.minimum(slope, peak / (m - 1 - best).clamp_min(1))
-    return torch.where(step < best, f, peak - slope * (step - best))
-
-
-SHAPES: dict[str, Callable[[Tensor, Draw], Tensor]] = {  # applied in this order
-    "slow_start": slow_start,
-    "learning_rate_drops": learning_rate_drops,
-    "double_descent": double_descent,
-    "divergence": divergence,
-    "overfitting": overfitting,
-}
-
-# Noise: what may happen besides y_t = f(t) + σ ε_t.
-
-
-def autocorrelated(white: Tensor, phi: Tensor) -> Tensor:
-    """AR(1) noise of unit variance, e_t = φ e_(t-1) + √(1 - φ²) ε_t, from white noise (n, m) and φ (n, 1).
-
-    e is a sum of φ^k ε_(t-k) over all k < t. Doubling makes it in ⌈log2 m⌉ sums: after j of them, e_t holds k < 2^j.
-    """
-    n_steps = white.shape[1]
-    noise = white * (1 - phi.square()).sqrt()
-    noise[:, :1] = white[:, :1]
-    shift = 1
-    while shift < n_steps:
-        earlier = torch.nn.functional.pad(noise[:, :-shift], (shift, 0))
-        noise = noise + phi**shift * earlier
-        shift *= 2
-    return noise
-
-
-NOISE = ("decaying", "binomial", "autocorrelated", "spikes", "rounded")
 
 
 @dataclass(frozen=True)
@@ -134,12 +34,15 @@ class LearningCurvePrior:
         Families in one curve, drawn at random where `families` has more.
     shapes : mapping from str to float
         Probability, per curve, of each event: "slow_start", "learning_rate_drops", "double_descent", "divergence",
-        "overfitting". They change f after the rejection, so that f may end below its start. It stays in [0, 1].
+        "overfitting", "decline", "small_gain". They change f after the rejection, so that f may end below its start. It
+        stays in [0, 1].
     noise : mapping from str to float
         Probability, per curve, of each departure from constant independent noise: "decaying" (σ_t = σ t^-ρ,
-        ρ ~ U(0, 1)), "binomial" (σ_t = 2 σ √(f (1 - f))), "autocorrelated" (AR(1), φ ~ U(0, 0.9)), "spikes" (one
-        step in fifty falls to a random share of f), "rounded" (clipped to [0, 1] and rounded to a multiple of 1/K,
-        K = 10 … 10 000: an accuracy on K examples).
+        ρ ~ U(0, 1)), "binomial" (σ_t = 2 σ √(f (1 - f))), "autocorrelated" (AR(1), φ ~ U(0, 0.9)), "wandering" (a
+        Brownian path is added), "spikes" (one step in fifty falls to a random share of f), "rounded" (clipped to [0, 1]
+        and rounded to a multiple of 1/K, K = 10 … 10 000: an accuracy on K examples).
+    log_noise : (float, float)
+        Mean and standard deviation of ln σ.
 
     References
     ----------
@@ -161,12 +64,15 @@ class LearningCurvePrior:
     n_combined: int = 3
     shapes: Mapping[str, float] = field(default_factory=dict)
     noise: Mapping[str, float] = field(default_factory=dict)
+    log_noise: tuple[float, float] = (-4.0, 1.0)
 
     def __post_init__(self) -> None:
         if not self.families or isinstance(self.families, str):
             raise ValueError(f"families={self.families!r}: pass a tuple of names, for example {RELEASED!r}.")
         if len(set(self.families)) < len(self.families):
             raise ValueError(f"families={self.families!r} names a family twice; name each once.")
+        if len(self.log_noise) != 2 or not self.log_noise[1] >= 0:
+            raise ValueError(f"log_noise={self.log_noise!r}: pass the mean and the standard deviation, >= 0, of ln σ.")
         if self.n_combined < 1:
             raise ValueError(f"n_combined={self.n_combined} leaves curves empty; use n_combined >= 1.")
         for argument, known in (("families", tuple(FAMILIES)), ("shapes", tuple(SHAPES)), ("noise", NOISE)):
@@ -192,7 +98,7 @@ class LearningCurvePrior:
             raise ValueError(f"n_features={shape.n_features}, but a curve has one feature, its step; use n_features=1.")
         f, std = self.sample_curves(shape.batch_size, shape.n_rows, generator=generator)
         y = self._observe(f, std, Draw(generator))
-        x = _steps(y).view(1, -1, 1).repeat(shape.batch_size, 1, 1)
+        x = steps_of(y).view(1, -1, 1).repeat(shape.batch_size, 1, 1)
         return TaskBatch(x=x, y=y, n_context=shape.n_context)
 
     def sample_curves(self, n_curves: int, n_steps: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -219,10 +125,11 @@ class LearningCurvePrior:
             if self.shapes.get(name, 0.0) > 0:
                 active = draw.chance(n_curves, 1, p=self.shapes[name])
                 f = torch.where(active, change(f, draw), f).clamp(0, 1)                  # rounding may leave [0, 1]
-        std = (draw.normal(n_curves, 1) - 4).exp().expand(n_curves, n_steps)
+        mean, spread = self.log_noise
+        std = (mean + spread * draw.normal(n_curves, 1)).exp().expand(n_curves, n_steps)
         if self.noise.get("decaying", 0.0) > 0:
             rho = draw.uniform(n_curves, 1) * draw.chance(n_curves, 1, p=self.noise["decaying"])
-            std = std * _steps(f) ** -rho
+            std = std * steps_of(f) ** -rho
         if self.noise.get("binomial", 0.0) > 0:
             active = draw.chance(n_curves, 1, p=self.noise["binomial"])
             std = torch.where(active, 2 * std * (f * (1 - f)).sqrt(), std)
@@ -235,6 +142,8 @@ class LearningCurvePrior:
             phi = draw.uniform(n, 1, high=0.9) * draw.chance(n, 1, p=self.noise["autocorrelated"])
             noise = autocorrelated(noise, phi)
         y = f + std * noise
+        if self.noise.get("wandering", 0.0) > 0:
+            y = y + wandering(n, m, draw) * draw.chance(n, 1, p=self.noise["wandering"])
         if self.noise.get("spikes", 0.0) > 0:
             spike = draw.chance(n, m, p=0.02) & draw.chance(n, 1, p=self.noise["spikes"])
             y = torch.where(spike, f * draw.uniform(n, m), y)

@@ -12,7 +12,6 @@ import torch
 import priors.curves
 from priors import LearningCurvePrior, Prior, TaskShape
 from priors.curve_families import FAMILIES, RELEASED, CurveFamily
-from priors.curves import NOISE, SHAPES, autocorrelated
 from priors.draw import Draw
 
 SHAPE = TaskShape(64, 100, 1, 20)
@@ -155,6 +154,11 @@ def test_noise_is_log_normal_independent_and_constant(released):
     assert (z[:, 1:] * z[:, :-1]).mean() == pytest.approx(0, abs=4 / z.numel() ** 0.5)
 
 
+def test_log_noise_shifts_and_stretches_the_logarithm():
+    plain, changed = curves(100)[1], curves(100, log_noise=(-6.0, 0.5))[1]
+    torch.testing.assert_close(changed.log(), -6 + 0.5 * (plain.log() + 4), atol=1e-4, rtol=0)
+
+
 def test_rows_are_steps_and_horizons_may_differ():
     for m in (2, 3, 37, 1000):
         batch = LearningCurvePrior.extended().sample(TaskShape(9, m, 1, m // 2), generator=seeded())
@@ -205,137 +209,6 @@ def test_a_curve_adds_up_as_many_families_as_asked_with_uniform_weights(monkeypa
     p = 2 / 11
     assert ((weight > 0).float().mean(0) - p).abs().max() < 4 * (p * (1 - p) / 6000) ** 0.5
     assert scipy.stats.kstest(weight[weight > 0].numpy(), "uniform").pvalue > 1e-4
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_shape_is_as_frequent_as_asked(name):
-    plain, _ = curves(4000)
-    changed, _ = curves(4000, shapes={name: 0.3})
-    share = (plain != changed).any(1).float().mean().item()
-    # One that comes after the last step, or falls by nothing, leaves the curve as it was: at most one in twenty.
-    tolerance = 4 * (0.3 * 0.7 / 4000) ** 0.5
-    assert 0.3 * 0.95 - tolerance < share < 0.3 + tolerance
-    assert torch.equal(plain, curves(4000, shapes={name: 0.0})[0])
-
-
-def all_with(name, n=4000):
-    plain, _ = curves(n)
-    changed, _ = curves(n, shapes={name: 1.0})
-    bare = SHAPES[name](plain, Draw(seeded(1)))                     # before rounding errors are clipped away
-    assert bare.min() >= -1e-6
-    assert bare.max() <= 1 + 1e-6
-    assert changed.min() >= 0
-    assert changed.max() <= 1
-    return plain, changed
-
-
-def test_slow_starts_rise_with_an_inflection():
-    _, f = all_with("slow_start")
-    assert (f.diff(dim=1) >= -1e-6).all()
-    steepest = f.diff(dim=1).argmax(1)
-    assert (steepest >= 5).float().mean() > 0.25                    # the released prior's curves start at once
-    assert (curves(4000)[0].diff(dim=1).argmax(1) >= 5).float().mean() < 0.1
-
-
-def test_learning_rate_drops_only_add():
-    plain, f = all_with("learning_rate_drops")
-    assert (f - plain >= -1e-6).all()
-    assert torch.equal(f[:, :10], plain[:, :10])                    # none before a tenth of the horizon
-    assert ((f - plain)[:, -1] > 0.05).float().mean() > 0.5
-
-
-def test_double_descent_is_temporary():
-    plain, f = all_with("double_descent")
-    assert (f - plain <= 1e-6).all()
-    deepest = (plain - f).argmax(1)
-    inner = (deepest > 3) & (deepest < 20)
-    loss = (plain - f)[inner]
-    assert inner.sum() > 500
-    assert (loss[:, -1] < 0.05 * loss.amax(1)).all()                # ln 5 and 0.6 apart: at most exp(-½ (ln 5 / 0.6)²) = .03
-
-
-def test_divergence_loses_for_good():
-    plain, f = all_with("divergence")
-    assert (f - plain <= 1e-6).all()
-    assert ((plain - f).diff(dim=1) >= -1e-6).all()
-    assert torch.equal(f[:, :10], plain[:, :10])
-    assert (f[:, -1] < f[:, 0]).float().mean() > 0.3
-    assert ((plain - f) / plain.clamp_min(1e-3))[:, -1].quantile(0.95) > 0.85               # some lose nearly everything
-
-
-def test_overfitting_is_a_straight_line_down():
-    plain, f = all_with("overfitting")
-    same = f == plain
-    turn = same.long().cumprod(1).sum(1)                            # steps up to and including the best
-    for curve, n_same in zip(f[:200], turn[:200].tolist(), strict=True):
-        slopes = curve[n_same - 1 :].diff()
-        if len(slopes):
-            assert (slopes <= 0).all()
-            assert slopes.max() - slopes.min() < 1e-6
-    assert (f - plain)[:, -1].max() <= 1
-    assert turn.float().mean() == pytest.approx(55, abs=4 * 26 / 4000**0.5 + 1)            # U{11 … 100}
-
-
-def test_autocorrelated_noise_agrees_with_the_recursion():
-    white = torch.randn(5, 37, generator=seeded(), dtype=torch.float64)
-    phi = torch.tensor([0.0, 0.3, 0.6, 0.9, 0.99], dtype=torch.float64).unsqueeze(1)
-    slow = white.clone()
-    for t in range(1, 37):
-        slow[:, t] = phi[:, 0] * slow[:, t - 1] + (1 - phi[:, 0] ** 2).sqrt() * white[:, t]
-    torch.testing.assert_close(autocorrelated(white, phi), slow)
-    assert torch.equal(autocorrelated(white[:, :1], phi), white[:, :1])
-
-
-def residuals(n=10_000, m=50, **noise):
-    prior = LearningCurvePrior(noise=noise)
-    f, std = prior.sample_curves(n, m, generator=seeded(2))
-    return f, std, prior.sample(TaskShape(n, m, 1, 1), generator=seeded(2)).y
-
-
-@pytest.mark.parametrize("name", ["decaying", "binomial", "autocorrelated"])
-def test_noise_has_the_standard_deviation_that_it_reports(name):
-    f, std, y = residuals(**{name: 1.0})
-    for step in (0, 9, 49):
-        usable = std[:, step] > 1e-3
-        z = ((y - f)[:, step] / std[:, step])[usable]
-        assert z.square().mean() == pytest.approx(1, abs=4 * (2 / len(z)) ** 0.5)
-
-
-def test_decaying_and_binomial_noise_follow_their_definitions():
-    plain = residuals()[1]
-    rho = -(residuals(decaying=1.0)[1] / plain).log()[:, 1:] / torch.arange(2.0, 51.0).log()
-    torch.testing.assert_close(rho, rho[:, -1:].expand_as(rho), atol=1e-3, rtol=0)
-    assert scipy.stats.kstest(rho[:, -1].numpy(), "uniform").pvalue > 1e-4
-    f, std, _ = residuals(binomial=1.0)
-    torch.testing.assert_close(std / plain, 2 * (f * (1 - f)).sqrt())
-
-
-def test_spikes_fall_below_the_curve_once_in_fifty_steps():
-    f, std, y = residuals(spikes=1.0)
-    far = y < f - 6 * std
-    reachable = (6 * std / f.clamp_min(1e-3)).clamp_max(1)          # a spike is that far below with 1 - this
-    expected = 0.02 * (1 - reachable).mean()
-    assert far.float().mean() == pytest.approx(expected.item(), abs=4 * (0.02 / far.numel()) ** 0.5)
-    assert y[far].min() >= 0
-
-
-def test_rounded_curves_are_accuracies():
-    _, _, y = residuals(n=500, rounded=1.0)
-    assert y.min() >= 0
-    assert y.max() <= 1
-    examples = torch.arange(10, 10_001, dtype=torch.float64)
-    for curve in y[:50].double():
-        scaled = curve.unsqueeze(1) * examples
-        error = ((scaled - scaled.round()).abs() / examples).amax(0)
-        assert error.min() < 1e-7                                   # float32 resolution: some K fits all values
-
-
-@pytest.mark.parametrize("name", NOISE)
-def test_noise_leaves_the_curve_itself_alone(name):
-    plain = curves(100)[0]
-    assert torch.equal(curves(100, noise={name: 1.0})[0], plain)
-    noisy = LearningCurvePrior(noise={name: 1.0}).sample(TaskShape(100, 100, 1, 1), generator=seeded()).y
-    assert not torch.equal(noisy, LearningCurvePrior().sample(TaskShape(100, 100, 1, 1), generator=seeded()).y)
 
 
 @pytest.fixture
@@ -403,6 +276,7 @@ def test_rejects_shapes_that_are_no_curves(shape, message):
         ({"families": "pow3"}, r"families='pow3': pass a tuple"),
         ({"families": ("pow3", "pow3")}, "names a family twice"),
         ({"n_combined": 0}, "n_combined=0"),
+        ({"log_noise": (-4.0, -1.0)}, r"log_noise=\(-4.0, -1.0\): pass the mean and the standard deviation"),
         ({"shapes": {"divergance": 0.1}}, r"shapes has 'divergance'; choose from slow_start"),
         ({"noise": {"spikes": 1.5}}, r"noise\['spikes'\]=1.5 is no probability"),
     ],
