@@ -95,7 +95,7 @@ def learning_curve() -> PretrainConfig:
     model = PFNConfig(task="regression", n_outputs=640, row_features=N_CURVE_FEATURES, scaling="prior", normal_base=True,
                       embed_dim=128, n_layers=6, n_heads=4, hidden_dim=256, n_thinking_rows=8)
     sizes = TaskSizes(rows=(1, 180), features=(N_CURVE_FEATURES,) * 2, queries=28, cells=4096)
-    return PretrainConfig(CurveTasks(extended=real), model, sizes, n_steps=14_000, decay_steps=6_000, batches_per_step=1,
+    return PretrainConfig(CurveTasks(extended=real), model, sizes, n_steps=12_000, decay_steps=6_000, batches_per_step=1,
                           learning_rate=2e-3)
 
 
@@ -104,7 +104,7 @@ def freeze_thaw() -> PretrainConfig:
     model = PFNConfig(task="regression", n_outputs=500, row_features=N_ROW_FEATURES, scaling="prior", normal_base=True,
                       embed_dim=96, n_layers=6, n_heads=4, hidden_dim=192, n_thinking_rows=8)
     sizes = TaskSizes(rows=(1, 150), features=(N_ROW_FEATURES,) * 2, queries=32, cells=4096)
-    return PretrainConfig(FreezeThawTasks(), model, sizes, n_steps=12_000, decay_steps=6_000, batches_per_step=1,
+    return PretrainConfig(FreezeThawTasks(), model, sizes, n_steps=8_000, decay_steps=4_000, batches_per_step=1,
                           learning_rate=2e-3)
 
 

@@ -124,17 +124,20 @@ def test_card_must_describe_the_model(path):
 
 
 def test_bundled_weights_are_small_and_documented():
-    assert bundled_weights() == ["bayesopt", "classifier", "gp", "regressor"]
+    assert bundled_weights() == ["bayesopt", "classifier", "freeze-thaw", "gp", "learning-curve", "regressor"]
     cards = {name: load_pretrained(name).card for name in bundled_weights()}
     assert cards["classifier"].envelope.max_classes == cards["classifier"].config.n_outputs == 10
     assert cards["regressor"].config.n_outputs >= 500
+    priors = {"gp": "GPPrior", "bayesopt": "OptimizationPrior", "learning-curve": "LearningCurvePrior",
+              "freeze-thaw": "FreezeThawPrior"}
     for name, card in cards.items():
         assert card.training["tasks"] > 100_000
-        assert {"gp": "GPPrior", "bayesopt": "OptimizationPrior"}.get(name, "SCMPrior") in card.prior
+        assert priors.get(name, "SCMPrior") in card.prior
     assert cards["gp"].certificate["found"]
     sizes = [file.stat().st_size for file in Path(pfn.__file__).parent.joinpath("weights").iterdir()]
     assert checkpoint_path("gp").stat().st_size <= 2 * 2**20
     assert checkpoint_path("bayesopt").stat().st_size <= 8 * 2**20
+    assert checkpoint_path("learning-curve").stat().st_size <= 4 * 2**20
     assert max(sizes) <= 12 * 2**20
     assert sum(sizes) <= 38 * 2**20
 
