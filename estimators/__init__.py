@@ -3,8 +3,11 @@
 from estimators.bayesian_optimizer import BayesianOptimizer
 from estimators.classifier import PFNClassifier
 from estimators.density import PFNDensity
+from estimators.freeze_thaw import FreezeThawOptimizer
+from estimators.freeze_thaw_runs import PartialCurve, Suggestion
 from estimators.goal import SearchSettings
 from estimators.imputer import PFNImputer
+from estimators.learning_curves import LearningCurveExtrapolator
 from estimators.minimization import minimize
 from estimators.regressor import PFNRegressor
 from estimators.space import SearchSpace
@@ -12,12 +15,16 @@ from estimators.trials import Trial
 
 __all__ = [
     "BayesianOptimizer",
+    "FreezeThawOptimizer",
+    "LearningCurveExtrapolator",
     "PFNClassifier",
     "PFNDensity",
     "PFNImputer",
     "PFNRegressor",
+    "PartialCurve",
     "SearchSettings",
     "SearchSpace",
+    "Suggestion",
     "Trial",
     "minimize",
 ]

@@ -16,12 +16,15 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from estimators.conditional_space import ConditionalSpace
+from estimators.curve_pruner import LearningCurvePruner
 from estimators.goal import SearchSettings
 from estimators.optuna_history import CONSTRAINTS, FINISHED, PROPOSED, read_history, taken_points, weighted
 from estimators.proposals import propose
 from estimators.space import SearchSpace
 from estimators.surrogate import History, load_network
 from pfn import PFN
+
+__all__ = ["LearningCurvePruner", "PFNSampler"]
 
 _DESIGN, _INDEPENDENT, _PROPOSAL = 1, 2, 3                          # streams of random numbers
 _SPARE = 32                                                         # points of the design that may be taken already

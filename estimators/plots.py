@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from optuna.distributions import FloatDistribution, IntDistribution
 from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
 
 from estimators.bayesian_optimizer import BayesianOptimizer
+from estimators.learning_curves import LearningCurveExtrapolator
 from estimators.regressor import PFNRegressor
 
 if TYPE_CHECKING:
@@ -51,9 +54,7 @@ def plot_bands(
     >>> reg = PFNRegressor(n_estimators=1).fit(x, np.sin(6 * x[:, 0]))
     >>> ax = plot_bands(reg, np.linspace(-0.5, 1.5, 50)[:, None])
     """
-    for level in levels:
-        if not 0 < level < 1:
-            raise ValueError(f"levels={levels} holds {level}, which is no probability between 0 and 1.")
+    _check_levels(levels)
     frame = X if isinstance(X, pd.DataFrame) else pd.DataFrame(np.asarray(X))
     if along not in frame.columns and not (isinstance(along, int) and 0 <= along < frame.shape[1]):
         raise ValueError(f"along={along!r} is no column of X; it has {list(frame.columns)[:10]}.")
@@ -147,9 +148,7 @@ def plot_slice(
     distribution = optimizer.space.distributions.get(name)
     if not isinstance(distribution, FloatDistribution | IntDistribution):
         raise ValueError(f"name={name!r} is no numerical parameter of the space, which has {list(optimizer.space.names)}.")
-    for level in levels:
-        if not 0 < level < 1:
-            raise ValueError(f"levels={levels} holds {level}, which is no probability between 0 and 1.")
+    _check_levels(levels)
     if name not in optimizer.space.column_names:
         raise ValueError(f"name={name!r} has a single value; choose a parameter that varies.")
     if at is None and (len(optimizer.directions) > 1 or not optimizer.pareto_trials_):
@@ -175,6 +174,77 @@ def plot_slice(
     ax.set_ylabel("value")
     ax.legend()
     return ax
+
+
+def plot_curves(
+    extrapolator: LearningCurveExtrapolator, steps: Any = None, *, curves: Sequence[int] | None = None,
+    levels: tuple[float, ...] = (0.5, 0.9), ax: Axes | None = None,
+) -> Axes:
+    """Learning curves as far as they have been observed, and medians and central intervals of how they go on.
+
+    Parameters
+    ----------
+    extrapolator : LearningCurveExtrapolator
+        Fitted.
+    steps : array-like of shape (n_steps,), optional
+        Where to predict. By default 100 steps from where the shortest of the drawn curves ends to the horizon; without a
+        horizon, to twice where the longest ends.
+    curves : sequence of int, optional
+        Numbers of the curves to draw; all by default.
+    levels : tuple of float, default=(0.5, 0.9)
+        Probabilities of the intervals, in (0, 1).
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is missing: `pip install pfnkit[plot]`.
+    ValueError
+        If a level is no probability, a curve does not exist, or `steps` are none that can be predicted.
+
+    Examples
+    --------
+    >>> curve = LearningCurveExtrapolator(horizon=50).fit([1, 2, 3, 4, 5], [0.31, 0.42, 0.5, 0.55, 0.58])
+    >>> ax = plot_curves(curve)
+    """
+    _check_levels(levels)
+    check_is_fitted(extrapolator)
+    numbers = list(range(extrapolator.n_curves_)) if curves is None else list(curves)
+    for number in numbers:
+        if not 0 <= number < extrapolator.n_curves_:
+            raise ValueError(f"curves has {number}, but the fitted curves are 0 … {extrapolator.n_curves_ - 1}.")
+    observed = [extrapolator.steps_[number] for number in numbers]
+    if steps is None:
+        last = [t[-1] for t in observed if len(t)] or [0.0]
+        end = 2 * max(max(last), 1.0) if extrapolator.horizon is None else extrapolator.horizon
+        steps = np.linspace(min(last), end, 100)
+    steps = np.sort(np.asarray(steps, dtype=np.float64))
+    bounds = sorted({q for level in levels for q in ((1 - level) / 2, (1 + level) / 2)} | {0.5})
+    found = extrapolator.predict(steps, bounds).reshape(-1, len(steps), len(bounds))
+    ax = _axes(ax)
+    for position, number in enumerate(numbers):
+        color, is_first = f"C{position % 10}", position == 0
+        ax.plot(observed[position], extrapolator.values_[number], ".", color=color, label="observed" if is_first else None)
+        for level in sorted(levels, reverse=True):
+            low, high = (found[number, :, bounds.index((1 + sign * level) / 2)] for sign in (-1, 1))
+            label = f"{level:.0%} interval" if is_first else None
+            ax.fill_between(steps, low, high, color=color, alpha=0.2, lw=0, label=label)
+        ax.plot(steps, found[number, :, bounds.index(0.5)], color=color, label="median" if is_first else None)
+    ax.set_xlabel("step")
+    ax.set_ylabel("value")
+    ax.legend()
+    return ax
+
+
+def _check_levels(levels: tuple[float, ...]) -> None:
+    for level in levels:
+        if not 0 < level < 1:
+            raise ValueError(f"levels={levels} holds {level}, which is no probability between 0 and 1.")
 
 
 def _axes(ax: Axes | None) -> Axes:

@@ -203,8 +203,9 @@ class ObservedCurves:
     @property
     def bar_scale(self) -> CurveScale:
         """By which values of y become positions among the network's borders, in float64."""
-        level, spread, (mean, std) = self.scale.level.double(), self.scale.spread.double(), self.model.target_scaling.double()
-        return CurveScale(level + mean * spread, std * spread)
+        mean, std = self.model.target_scaling.double()
+        spread = self.scale.spread.double()
+        return CurveScale(self.scale.level.double() + mean * spread, std * spread)
 
 
 def _products(device: torch.device) -> torch.autocast:

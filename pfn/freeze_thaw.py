@@ -39,14 +39,17 @@ def part_means(share: Tensor, y: Tensor, seen: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TaskScale:
-    """Level and spread (B, 1) of all curves of a task, from the means of their parts; values are read as (y - level) / spread."""
+    """Level and spread (B, 1) of all curves of a task; the network reads and predicts (y - level) / spread."""
 
     level: Tensor
     spread: Tensor
 
     @classmethod
     def of(cls, means: Tensor) -> TaskScale:
-        """From `part_means` of the context, (B, C, 13). One more value, of deviation 0.2 / √n beside n others, keeps the spread from 0."""
+        """Of `part_means` of the context, (B, C, 13).
+
+        One more value, of deviation 0.2 / √n beside n others, keeps the spread from 0.
+        """
         values = means.flatten(1)
         seen = ~values.isnan()
         count = seen.sum(1, keepdim=True)
@@ -90,7 +93,7 @@ class FreezeThawTasks:
 
     def sample(self, shape: TaskShape, *, generator: torch.Generator) -> TaskBatch:
         if shape.n_features != N_ROW_FEATURES or shape.n_context < 1:
-            raise ValueError(f"{shape} is no shape of freeze-thaw tasks: use n_features={N_ROW_FEATURES} and n_context >= 1.")
+            raise ValueError(f"{shape} is none of freeze-thaw tasks: use n_features={N_ROW_FEATURES} and n_context >= 1.")
         draw = Draw(check_generator(generator))
         luck = draw.on_cpu()
         n, n_context = shape.batch_size, shape.n_context

@@ -26,7 +26,8 @@ def random_functions(x: Tensor, n_functions: int, draw: Draw) -> Tensor:
     relevance = (1.2 * draw.normal(n_tasks, 1, n_inputs)).exp() * draw.log_uniform(n_tasks, 1, 1, low=0.3, high=3.0)
     inputs = (2 * x - 1) * relevance / math.sqrt(n_inputs)
     hidden = (inputs @ draw.normal(n_tasks, n_inputs, _WIDTH) + draw.normal(n_tasks, 1, _WIDTH)).tanh()
-    hidden = (1.5 * hidden @ draw.normal(n_tasks, _WIDTH, _WIDTH) / math.sqrt(_WIDTH) + 0.5 * draw.normal(n_tasks, 1, _WIDTH)).tanh()
+    mixed = 1.5 * hidden @ draw.normal(n_tasks, _WIDTH, _WIDTH) / math.sqrt(_WIDTH)
+    hidden = (mixed + 0.5 * draw.normal(n_tasks, 1, _WIDTH)).tanh()
     values = hidden @ draw.normal(n_tasks, _WIDTH, n_functions)
     values = values - values.mean(1, keepdim=True)
     return values / values.std(1, keepdim=True).clamp_min(1e-6)
@@ -34,16 +35,16 @@ def random_functions(x: Tensor, n_functions: int, draw: Draw) -> Tensor:
 
 @dataclass(frozen=True)
 class FreezeThawPrior:
-    r"""Tasks of freeze-thaw optimisation: configurations λ in the unit cube, and noisy learning curves y(λ, t) in about [0, 1].
+    r"""Tasks of freeze-thaw optimisation: configurations λ in the unit cube, and noisy learning curves y(λ, t) near [0, 1].
 
     A curve starts at y0 and approaches y∞ by a random mixture of a power law, a stretched exponential, a logarithm and a
     sigmoid of time, larger is better. All its traits (levels, speed, shape, when it declines, whether it fails or does not
     learn at all, noise) are functions of λ, as in FT-PFN [1]_: each is Φ of a sum of what all configurations of the task
     share, a random network of λ, and a little of the configuration's own.
 
-    In `sample`, a row is an evaluation: the features are λ and, last, the share t / m of the horizon. The context is a history
-    in which configurations are continued in turn, one step after the other; a query is a later step of one of them, or of
-    a new one.
+    In `sample`, a row is an evaluation: the features are λ and, last, the share t / m of the horizon. The context is a
+    history in which configurations are continued in turn, one step after the other; a query is a later step of one of
+    them, or of a new one.
 
     Parameters
     ----------
@@ -92,7 +93,7 @@ class FreezeThawPrior:
     def sample_curves(
         self, n_tasks: int, n_configs: int, n_params: int, n_steps: int, *, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Configurations (n_tasks, n_configs, n_params), and noisy curves (n_tasks, n_configs, n_steps) at t = 1 … n_steps."""
+        """Configurations (n_tasks, n_configs, n_params), and noisy curves (n_tasks, n_configs, n_steps) at t = 1 … m."""
         draw = Draw(check_generator(generator))
         configs = self._configurations(n_tasks, n_configs + _REFERENCES, n_params, draw)
         traits = self._traits(configs, draw)
@@ -132,7 +133,7 @@ class FreezeThawPrior:
 
         floor, top = draw.uniform(n_tasks, 2, 1, 1).sort(1).values.unbind(1)
         top = torch.where(draw.chance(n_tasks, 1, 1, p=0.5), 1.0, top)
-        same_start = draw.log_uniform(n_tasks, 1, 1, low=0.01, high=1.0)                     # most tasks start at chance level
+        same_start = draw.log_uniform(n_tasks, 1, 1, low=0.01, high=1.0)                # most tasks start at chance level
         start = floor + same_start * 0.5 * (top - floor) * (traits["start"] - 0.5)
         reach = traits["gain"] ** draw.log_uniform(n_tasks, 1, 1, low=0.2, high=3.0)
         idle = traits["idle"] < draw.uniform(n_tasks, 1, 1, low=-0.3, high=0.6)
@@ -162,5 +163,5 @@ class FreezeThawPrior:
         spread = (1.2 * draw.normal(n_tasks, 1, 1) - 5.0 + 2.0 * (traits["noise"] - 0.5)).exp()
         wander = draw.log_uniform(n_tasks, 1, 1, low=5e-4, high=0.05)
         path = draw.normal(*f.shape).cumsum(-1) * wander / math.sqrt(n_steps)
-        moved = (f - f[..., :1]).abs().clamp_max(0.3) / 0.3                                  # a run that stands still is calm
+        moved = (f - f[..., :1]).abs().clamp_max(0.3) / 0.3                             # a run that stands still is calm
         return (f + (0.1 + 0.9 * moved) * (spread * draw.normal(*f.shape) + path)).clamp(-0.05, 1.05)
