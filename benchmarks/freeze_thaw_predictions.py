@@ -15,7 +15,6 @@ from pfn import PFN
 
 N_NEW = 60                                                          # configurations without observations that are asked for
 N_BEGUN = 80
-LEAST_STD = 0.002
 Array = np.ndarray
 PREDICTORS = ("network", "network, shuffled hyper-parameters", "last value")
 
@@ -79,14 +78,20 @@ def cut_off(number: int, values: Array) -> PartialCurve:
 
 
 def last_values(study: Study, rows: Array) -> tuple[Array, Array]:
-    """Means and deviations: of begun runs the last value and how far second halves moved; of new ones moments of these."""
+    """Means and deviations: of begun runs the last value and how far second halves moved; of new ones moments of these.
+
+    Deviations have one more observation of 0.2 / √n beside n others, as the network's scale has.
+    """
     ends = np.array([y[-1] if len(y) else np.nan for y in study.goodness])
-    moves = [y[-1] - y[(len(y) - 1) // 2] for y in study.goodness if len(y) > 1]
-    moved = np.sqrt(np.mean(np.square(moves))) if moves else np.nanstd(ends)
+    moves = np.array([y[-1] - y[(len(y) - 1) // 2] for y in study.goodness if len(y) > 1])
     begun = rows < len(ends)
-    inside = np.where(begun, rows, 0)
-    mean = np.where(begun, ends[inside], np.nanmean(ends))
-    return mean, np.where(begun, moved, np.nanstd(ends)).clip(LEAST_STD)
+    mean = np.where(begun, ends[np.where(begun, rows, 0)], np.nanmean(ends))
+    return mean, np.where(begun, deviation(moves), deviation(ends - np.nanmean(ends)))
+
+
+def deviation(moves: Array) -> float:
+    known = moves[np.isfinite(moves)]
+    return float(np.sqrt((np.square(known).sum() + 0.04 / max(len(known), 1)) / (len(known) + 1)))
 
 
 @functools.cache

@@ -177,6 +177,19 @@ def averages(by_set: dict[str, Any], share: str) -> dict[str, dict[str, list[flo
     return table
 
 
+def by_method(result: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
+    """What is kept of a set: by method and score, a number for each share."""
+    wanted = [("ranks", "log_prob"), ("ranks", "error"), ("ranks", "last_error"), ("ranks_beside_mcmc", "log_prob"),
+              ("ranks_beside_mcmc", "error"), ("ranks_beside_mcmc", "last_error"), ("scores", "covered"),
+              ("scores", "normalised_log_prob"), ("medians", "error"), ("medians", "last_error")]
+    shares = [row["methods"] for row in result.values()]
+    return {
+        name: {f"{kind}: {score}": [float(f"{share[name][kind][score]:.4g}") for share in shares]
+               for kind, score in wanted if kind in first}
+        for name, first in shares[0].items()
+    }
+
+
 COLUMNS = {
     "rank LL": "ranks: log_prob", "rank error": "ranks: error", "rank last": "ranks: last_error",
     "LL with MCMC": "ranks_beside_mcmc: log_prob", "error with": "ranks_beside_mcmc: error",
@@ -212,10 +225,9 @@ def draw_figure(results: dict[str, Any], path: Path) -> None:
             axis.plot(shares, rank, "o-", ms=3, lw=2 if name == NETWORK else 1, label=name)
         axis.set(xlabel="% observed", ylabel=f"mean rank, {title}", title=f"{part} sets")
         axis.invert_yaxis()
-    axes[0].legend(fontsize=7, frameon=False)
-    for name, by_cut in results["sets"].items():
-        covered = [by_cut[share]["methods"][NETWORK]["scores"]["covered"] for share in by_share]
-        axes[2].plot(shares, covered, lw=0.8, color="C1" if name.startswith("taskset") else "C0")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, fontsize=8, frameon=False)
+    for name, methods in results["sets"].items():
+        axes[2].plot(shares, methods[NETWORK]["scores: covered"], lw=0.8, color="C1" if name.startswith("taskset") else "C0")
     axes[2].axhspan(0.85, 0.95, color="0.9")
     axes[2].set(xlabel="% observed", ylabel="coverage of 90 % intervals", title="every set (orange: Task Set)")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -244,7 +256,7 @@ def main() -> None:
             extrapolator = LearningCurveExtrapolator(
                 curves.minimize, curves.bounds, curves.steps[-1], prior=args.prior, model=args.model, device="cpu")
             by_set[curves.name] = judge(curves, extrapolator, oracle, args)
-        results["sets"] |= by_set
+        results["sets"] |= {name: by_method(result) for name, result in by_set.items()}
         results["averages"][part] = {f"{share:.0%}": averages(by_set, f"{share:.0%}") for share in SHARES}
         for share, table in results["averages"][part].items():
             show_table(part, share, table)

@@ -54,8 +54,8 @@ class CurveMetric:
         sign, (low, high) = -1 if minimize else 1, (0.0, 1.0) if bounds is None else bounds
         low, high = sorted((sign * low, sign * high))
         if expected is not None:
-            soft_low, soft_high = sorted(sign * bound for bound in expected)
-            soft = [(soft_low, soft_high)] * len(values)
+            worst, best = sorted(sign * bound for bound in expected)
+            soft = [(worst, best)] * len(values)
         elif math.isinf(low) or math.isinf(high):
             soft = [soft_bounds(sign * y, low, high) for y in values]
         else:

@@ -73,7 +73,7 @@ def as_numbers(name: str, values: Any) -> np.ndarray:
     if array.dtype == object:
         array = np.asarray([np.nan if pd.isna(value) else value for value in array.tolist()])
     if array.size and array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} holds {array.tolist()[0]!r}, which is no real number; convert it, for example with float().")
+        raise TypeError(f"{name} holds {array.tolist()[0]!r}, which is no real number; convert it, for example by float().")
     return array.astype(np.float64)
 
 
@@ -160,8 +160,8 @@ class StepScale:
         if len(wrong):
             number, position = wrong[0]
             raise ValueError(
-                f"steps has {steps[number, position]:g}, but curve {number} begins after {0.0 - self.shift[number]:g}; ask for "
-                "later steps."
+                f"steps has {steps[number, position]:g}, but curve {number} begins after {0.0 - self.shift[number]:g}; "
+                "ask for later steps."
             )
         return np.maximum(shifted / self.unit[:, None], 1.0)
 

@@ -90,7 +90,7 @@ class LearningCurveExtrapolator(Persistence):
     >>> accuracy = [0.31, 0.42, 0.5, 0.55, 0.58, 0.61, 0.62, 0.64, 0.65, 0.65]
     >>> curve = LearningCurveExtrapolator(horizon=50).fit(range(1, 11), accuracy)
     >>> low, median, high = curve.predict([50], quantiles=[0.05, 0.5, 0.95])[0]
-    >>> bool(0.5 < low < median < high < 1)
+    >>> bool(0.3 < low < median < high < 0.95)
     True
     >>> bool(curve.prob_better(0.4, [50])[0] > 0.9)
     True
@@ -154,7 +154,7 @@ class LearningCurveExtrapolator(Persistence):
                     f"values{where} has {y[wrong[0]]:g} at step {t[wrong[0]]:g}, outside bounds={self.bounds}; correct it, "
                     "or pass the metric's bounds, for example bounds=(0, math.inf) for a loss."
                 )
-            if self.horizon is not None and len(t) and t[-1] > self.horizon:
+            if self.horizon is not None and len(t) and t[-1] > _just_above(self.horizon):
                 raise ValueError(
                     f"steps{where} has {t[-1]:g}, beyond horizon={self.horizon}; pass the last step of a complete curve."
                 )
@@ -252,8 +252,9 @@ class LearningCurveExtrapolator(Persistence):
     def misfit(self) -> float | np.ndarray:
         """How likely what has been seen of a curve, or more unlikely, is under the prior: small where it explains it badly.
 
-        See `estimators.curve_misfit`. A curve that suddenly falls or begins to oscillate gets less than 0.01, and so does at
-        most about one in a hundred that obey the prior.
+        See `estimators.curve_misfit`. Of curves that obey the prior, at most one in a hundred gets less than 0.01. A curve
+        that oscillates quickly does, and so does one that suddenly falls or jumps under the released prior; the extended one
+        knows such events and finds them rare at most.
 
         Returns
         -------
@@ -322,7 +323,7 @@ class LearningCurveExtrapolator(Persistence):
         if self.horizon is None:
             last = np.array([t[-1] if len(t) else -np.inf for t in self.steps_])
             return np.maximum(last, wanted.max(1, initial=-np.inf))
-        if wanted.size and wanted.max() > self.horizon:
+        if wanted.size and wanted.max() > _just_above(self.horizon):
             raise ValueError(f"steps has {wanted.max():g}, beyond horizon={self.horizon}; fit with a larger horizon.")
         return np.full(self.n_curves_, float(self.horizon))
 
@@ -339,7 +340,7 @@ class LearningCurveExtrapolator(Persistence):
 
     def _observed(self, scale: StepScale) -> Iterator[tuple[np.ndarray, ObservedCurves]]:
         """The curves as the network has read them, in blocks. Few are kept, for the next call with the same horizons."""
-        key = scale.horizon.tobytes()
+        key = self.prior.encode() + scale.horizon.tobytes()
         if key in self._contexts:
             yield from self._contexts[key]
             return
@@ -353,6 +354,11 @@ class LearningCurveExtrapolator(Persistence):
 
     def _shaped(self, found: np.ndarray) -> np.ndarray:
         return found[0] if self._is_single else found
+
+
+def _just_above(horizon: float) -> float:
+    """Steps up to here are within the horizon: 3 × 0.1 is more than 0.3."""
+    return horizon + 1e-9 * abs(horizon)
 
 
 def _check_pair(name: str, pair: Any) -> None:

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,12 +10,14 @@ from estimators.truncated_bars import TruncatedBars
 from pfn import BarPosterior
 
 BORDERS = torch.tensor([-3.0, -1.5, -0.4, 0.1, 0.7, 1.1, 2.5, 4.0], dtype=torch.float64)
-LIMITS = [(-math.inf, math.inf), (-0.2, 0.6), (-2.0, 3.5), (-9.0, 0.5), (0.1, 9.0), (-4.0, -1.8), (2.6, 3.0), (0.2, 0.3), (-0.4, 1.1)]
+LIMITS = [(-math.inf, math.inf), (-0.2, 0.6), (-2.0, 3.5), (-9.0, 0.5), (0.1, 9.0), (-4.0, -1.8), (2.6, 3.0), (0.2, 0.3),
+          (-0.4, 1.1)]
 
 
 @pytest.fixture(scope="module")
 def bars():
-    log_mass = torch.randn(len(LIMITS), 3, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64).log_softmax(-1)
+    logits = torch.randn(len(LIMITS), 3, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    log_mass = logits.log_softmax(-1)
     low, high = torch.tensor(LIMITS, dtype=torch.float64).T
     return TruncatedBars(BORDERS, log_mass, low, high)
 
@@ -79,7 +82,7 @@ def test_expectations_of_polynomials_are_exact(bars, function):
         low, high = max(low, -25.0), min(high, 25.0)
         edges = [low, *(b for b in BORDERS.tolist()[1:-1] if low < b < high), high]
         total = 0.0
-        for left, right in zip(edges, edges[1:], strict=False):
+        for left, right in pairwise(edges):
             x = torch.tensor(left + (right - left) * (node + 1) / 2)
             density = bars.log_prob(x.expand(len(LIMITS), 3, -1))[number].exp()
             total = total + (density * function(x) * torch.tensor(weight)).sum(-1) * (right - left) / 2

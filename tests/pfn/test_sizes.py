@@ -71,3 +71,22 @@ def test_late_sizes_hold_from_the_beginning_of_the_decay():
 def test_sizes_of_another_type_are_rejected():
     with pytest.raises(TypeError, match=r"late_sizes=\(400, 2048\) is no TaskSizes"):
         PretrainConfig(SCMPrior(2), late_sizes=(400, 2048))
+
+
+def test_with_queries_rows_are_contexts_of_any_length():
+    sizes = TaskSizes(rows=(1, 180), features=(12, 12), queries=28, cells=4096)
+    shapes = [sizes.shape(number, lambda n_features: 1) for number in range(sizes.n_shapes)]
+    assert {shape.n_rows - shape.n_context for shape in shapes} == {28}
+    contexts = sorted(shape.n_context for shape in shapes)
+    assert contexts[0] == 1
+    assert 100 < contexts[-1] <= 180
+    assert 5 < contexts[len(contexts) // 2] < 25                                # log-uniform: √180 is 13
+    assert all(shape.n_features == 12 for shape in shapes)
+    assert all(0.6 * 4096 < shape.batch_size * shape.n_rows < 1.3 * 4096 for shape in shapes)
+
+
+def test_negative_queries_are_rejected():
+    with pytest.raises(ValueError, match="queries=-1 is negative"):
+        TaskSizes(queries=-1)
+    with pytest.raises(ValueError, match=r"rows=\(1, 20\) is no range; use 2"):
+        TaskSizes(rows=(1, 20))

@@ -92,7 +92,7 @@ def test_declines_lose_more_and_more_from_an_early_step_on():
     assert (loss >= -1e-6).all()
     assert (loss.diff(dim=1) >= -1e-6).all()
     begins = (loss > 1e-6).long().argmax(1)
-    assert ((begins < 10) & (loss[:, -1] > 0.01)).float().mean() > 0.3                      # log-uniform: early ones are common
+    assert ((begins < 10) & (loss[:, -1] > 0.01)).float().mean() > 0.3                 # log-uniform: early ones are common
     late, early = loss[:, -1] - loss[:, 75], loss[:, 75] - loss[:, 50]
     moved = early > 1e-3
     assert 0.2 < (late < early)[moved].float().mean() < 0.8                                 # slowing down and speeding up
