@@ -310,6 +310,12 @@ def test_a_set_is_judged_by_all_methods(real, data, network, tmp_path):
         assert methods["network"]["ranks"]["error"] > 1                                 # of random weights
     again = real.judge(curves, extrapolator, real.CachedMCMC(tmp_path / "mcmc.json"), args)
     assert again == result
+    kept, mean = real.by_method(result), real.averages({"a": result, "b": result}, "20%")
+    for name in ("network", "MCMC"):
+        covered = result["20%"]["methods"][name]["scores"]["covered"]
+        assert kept[name]["scores: covered"][1] == pytest.approx(covered, rel=1e-3)
+        assert mean[name]["scores: covered"] == pytest.approx([covered] * 3)
+        assert mean[name]["covered, pooled"] == pytest.approx([covered], abs=1e-4)
 
 
 def test_the_network_is_judged_as_the_extrapolator_predicts(benchmark, network):
