@@ -342,7 +342,7 @@ def partial_fit_with_stopping(
     >>> X, y = load_iris(return_X_y=True)
     >>> best, scores = partial_fit_with_stopping(SGDClassifier(random_state=0), X[::2], y[::2], X[1::2], y[1::2],
     ...                                          n_epochs=3, random_state=0)
-    >>> best.score(X[1::2], y[1::2]) == max(scores), len(scores)
+    >>> bool(best.score(X[1::2], y[1::2]) == max(scores)), len(scores)
     (True, 3)
     """
     if not hasattr(estimator, "partial_fit"):

@@ -46,6 +46,7 @@ PRIORS = {name: entry.make() for name, entry in catalogue.PRIORS.items()} | {
 SHAPES = {
     "learning-curve": [TaskShape(6, 60, 1, 30), TaskShape(1, 12, 1, 1)],
     "learning-curve-extended": [TaskShape(6, 60, 1, 30), TaskShape(1, 12, 1, 1)],
+    "freeze-thaw": [TaskShape(6, 60, 3, 30), TaskShape(2, 200, 11, 100)],
     "strokes": [TaskShape(3, 30, 784, 20), TaskShape(1, 7, 784, 6)],
 }
 # Most of the pixels of an image are empty; in few rows a column of two levels, or one of several choices, may show one only.
