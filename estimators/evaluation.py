@@ -208,6 +208,11 @@ def evaluate(
     if max_train < 2:
         raise ValueError(f"max_train={max_train} is too few rows to learn from; give at least 2.")
     network = model if isinstance(model, PFN) else load_pretrained(model)
+    if network.config.scaling == "prior":
+        raise ValueError(
+            f"model={model!r} reads values in the units of its prior, so tables in other units say nothing about it; use "
+            "pfn certify, or the benchmarks of what it is for."
+        )
     task, n_outputs = network.config.task, network.config.n_outputs
     chosen, left_out = [], {}
     for dataset in bundled_datasets(task) if data is None else read_datasets(data):

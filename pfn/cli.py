@@ -103,7 +103,7 @@ def _certify(args: argparse.Namespace) -> None:
     if args.prior is None:
         cases = cases_of(card)
         if not cases:
-            raise ValueError(f"no recipe makes {args.checkpoint!r}; name a --prior, one of {sorted(PRIORS)}.")
+            raise ValueError(f"no cases are known for {args.checkpoint!r}; name a --prior, one of {sorted(PRIORS)}.")
     else:
         cases = [Case(PRIORS[args.prior].make(), args.features, tuple(args.context))]
         recorded = {}                                               # of other cases

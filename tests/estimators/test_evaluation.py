@@ -275,3 +275,9 @@ class TestCommand:
         code = "import sys, pfn.cli; pfn.cli.main(['info', 'classifier']); assert 'estimators' not in sys.modules"
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", ["gp", "learning-curve"])
+def test_networks_in_the_units_of_their_prior_are_refused(name):
+    with pytest.raises(ValueError, match=f"model='{name}' reads values in the units of its prior"):
+        evaluate(name)
