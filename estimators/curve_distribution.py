@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from estimators.curve_metric import CurveMetric
-from estimators.distribution import _probabilities
+from estimators.distribution import checked_probabilities
 from estimators.truncated_bars import TruncatedBars
 
 _CURVES, _ROWS = 64, 1024   # so many at a time, in float64
@@ -96,7 +96,7 @@ class CurveDistribution:
 
     def quantile(self, q: Any) -> np.ndarray:
         """Values (..., n_quantiles) below which those of a step fall with probabilities q, (n_quantiles,)."""
-        q = _probabilities(q)
+        q = checked_probabilities(q)
         return self._quantile(np.broadcast_to(q, (*self.log_mass.shape[:2], len(q))))
 
     def sample(self, size: int = 1, random_state: int | np.random.RandomState | None = None) -> np.ndarray:

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from estimators.base import load_shared
 from estimators.early_stopping import LARGEST, StoppingDecision, StoppingRule, is_due, plausible_bounds
 from estimators.learning_curves import LearningCurveExtrapolator
-from estimators.optuna_history import _constraints
+from estimators.optuna_history import recorded_constraints
 from pfn import PFN
 
 _N_REMEMBERED = 1024                                                # decisions
@@ -205,7 +205,7 @@ class LearningCurvePruner(BasePruner):
         values = np.array([value for one in reported for value in one.values()], dtype=np.float64)
         values = values[np.abs(values) < LARGEST]
         feasible = [one.value for one in trials if one.value is not None
-                    and all(value <= 0 for value in _constraints(one).values())]
+                    and all(value <= 0 for value in recorded_constraints(one).values())]
         if len(trials) < max(self._n_startup_trials, 1) or not len(values) or not feasible:
             return None
         low, high = float(values.min()), float(values.max())

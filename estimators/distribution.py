@@ -72,7 +72,7 @@ class PredictiveDistribution:
 
     def quantile(self, q: Any) -> np.ndarray:
         """Values (n, n_quantiles) below which the target falls with probabilities q, (n_quantiles,)."""
-        q = _probabilities(q)
+        q = checked_probabilities(q)
         return self.location + self.scale * self.posterior.quantile(torch.from_numpy(q)).numpy()
 
     def sample(self, size: int = 1, random_state: int | np.random.RandomState | None = None) -> np.ndarray:
@@ -87,7 +87,7 @@ class PredictiveDistribution:
 
     def pinball(self, y: Any, q: Any) -> np.ndarray:
         """Pinball losses (n, n_quantiles) in units of y of the quantiles q (n_quantiles,) in (0, 1) for targets y (n,)."""
-        y, q = np.asarray(y, dtype=np.float64), _probabilities(q)
+        y, q = np.asarray(y, dtype=np.float64), checked_probabilities(q)
         if y.shape != (len(self),):
             raise ValueError(f"y has shape {y.shape}; pass ({len(self)},): a target for each row.")
         return self.scale * self.posterior.pinball(self._standardised(y), torch.from_numpy(q)).numpy()
@@ -133,7 +133,7 @@ class PredictiveDistribution:
         return self.posterior.unsqueeze() if y.ndim == 2 else self.posterior, self._standardised(y)
 
 
-def _probabilities(q: Any) -> np.ndarray:
+def checked_probabilities(q: Any) -> np.ndarray:
     q = np.asarray(q, dtype=np.float64)
     if q.ndim != 1:
         raise ValueError(f"quantiles have shape {q.shape}; pass a list such as [0.05, 0.5, 0.95].")

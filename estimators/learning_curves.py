@@ -20,7 +20,7 @@ from estimators.curve_forecasts import ask, read_in_blocks
 from estimators.curve_metric import CurveMetric
 from estimators.curve_misfit import misfit
 from estimators.curve_steps import StepScale, read_curves, read_requests
-from estimators.distribution import _probabilities
+from estimators.distribution import checked_probabilities
 from estimators.inference import resolve_device
 from estimators.persistence import Persistence
 from pfn import PFN
@@ -189,7 +189,7 @@ class LearningCurveExtrapolator(Persistence):
         """
         check_is_fitted(self)
         wanted = read_requests(steps, self.n_curves_)
-        q = _probabilities([0.5] if quantiles is None else quantiles)
+        q = checked_probabilities([0.5] if quantiles is None else quantiles)
         found = np.empty((*wanted.shape, len(q)))
         for rows, columns, distribution in self._forecasts(wanted):
             found[rows, columns] = distribution.quantile(q)

@@ -36,7 +36,7 @@ def _announced(trial: FrozenTrial, space: SearchSpace) -> dict[str, Any]:
     return proposed | trial.system_attrs.get("fixed_params", {}) | trial.params
 
 
-def _constraints(trial: FrozenTrial) -> dict[str, float]:
+def recorded_constraints(trial: FrozenTrial) -> dict[str, float]:
     if hasattr(trial, "constraints"):                               # Optuna 5, with those of set_constraint
         return dict(trial.constraints)
     return {str(i): value for i, value in enumerate(trial.system_attrs.get(CONSTRAINTS) or ())}
@@ -56,7 +56,7 @@ def read_history(study: Study, current: FrozenTrial, space: ConditionalSpace) ->
             values[i] = signs * trial.intermediate_values[trial.last_step]
     values[~(values < np.inf).all(1)] = np.nan                      # as bad as it gets in any objective: a failure
     least = np.where(np.isfinite(values), values, np.inf).min(0, initial=np.inf)
-    named = [_constraints(t) for t in finished]
+    named = [recorded_constraints(t) for t in finished]
     counts = Counter(name for one in named for name in one)
     names = sorted(name for name, count in counts.items() if count > 1)     # one value cannot be standardised
     constraints = np.array([[one.get(name, np.nan) for name in names] for one in named]).reshape(len(named), len(names))

@@ -18,7 +18,6 @@ from optuna.trial import TrialState
 import estimators.curve_pruner
 from estimators.optuna import LearningCurvePruner
 from pfn import PFN
-from pfn.checkpoint import bundled_weights
 from pfn.recipes import RECIPES
 
 N_STEPS = 40
@@ -440,7 +439,6 @@ def test_bad_arguments_are_named(arguments, match):
         LearningCurvePruner(**arguments)
 
 
-@pytest.mark.skipif("learning-curve" not in bundled_weights(), reason="the weights are not bundled yet")
 def test_the_network_saves_steps_and_keeps_the_best():
     all_of_it, pruned = Objective(noise=0.005), Objective(noise=0.005)
     full = run(all_of_it, optuna.pruners.NopPruner())

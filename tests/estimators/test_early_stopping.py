@@ -24,7 +24,6 @@ from estimators.early_stopping import (
     partial_fit_with_stopping,
     plausible_bounds,
 )
-from pfn.checkpoint import bundled_weights
 
 
 @pytest.fixture
@@ -265,7 +264,6 @@ def test_a_history_of_another_shape_is_refused():
         as_curve([[1, 2, 3], [4, 5, 6]])
 
 
-@pytest.mark.skipif("learning-curve" not in bundled_weights(), reason="the weights are not bundled yet")
 def test_the_network_stops_what_stagnates_and_not_what_rises():
     rng = np.random.default_rng(0)
     noise = rng.normal(scale=0.004, size=40)
