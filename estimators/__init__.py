@@ -11,9 +11,13 @@ from estimators.learning_curves import LearningCurveExtrapolator
 from estimators.minimization import minimize
 from estimators.regressor import PFNRegressor
 from estimators.space import SearchSpace
+from estimators.tabr import TabRClassifier, TabRRegressor
+from estimators.tabr_space import TABR_S_SEARCH_SPACE, TABR_SEARCH_SPACE
 from estimators.trials import Trial
 
 __all__ = [
+    "TABR_SEARCH_SPACE",
+    "TABR_S_SEARCH_SPACE",
     "BayesianOptimizer",
     "FreezeThawOptimizer",
     "LearningCurveExtrapolator",
@@ -25,6 +29,8 @@ __all__ = [
     "SearchSettings",
     "SearchSpace",
     "Suggestion",
+    "TabRClassifier",
+    "TabRRegressor",
     "Trial",
     "minimize",
 ]

@@ -10,9 +10,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from sklearn.utils.validation import _check_sample_weight, assert_all_finite, check_consistent_length, column_or_1d
 from torch import Tensor
 
 from estimators.context import Table
@@ -27,7 +25,7 @@ from estimators.inference import (
     resolve_precision,
 )
 from estimators.persistence import Persistence
-from estimators.table import TableEncoder, TakesTables, as_table
+from estimators.table import TableEncoder, TakesTables, as_table, read_training_table
 from pfn import PFN, load_pretrained
 from pfn.checkpoint import bundled_weights
 from pfn.network import EncodedContext
@@ -71,27 +69,9 @@ class PFNEstimator(Persistence, TakesTables):
             raise ValueError(f"memory_limit={self.memory_limit!r} is no positive number of GiB.")
 
     def _read(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, np.ndarray, np.ndarray | None]:
-        """The table, the target and the weights, checked by scikit-learn's rules; without the rows of weight 0."""
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y is None."
-            )
-        table = as_table(self, X, reset=True)
-        y = np.asarray(y)
-        missing = np.argwhere(pd.isna(y))                           # scikit-learn sees neither None nor pd.NA
-        if len(missing):
-            raise ValueError(f"Input y contains NaN, None or NA, first in row {missing[0, 0]}; leave such rows out of fit.")
-        y = y if y.ndim == 2 and y.shape[1] > 1 and self._several_targets else column_or_1d(y, warn=True)
-        check_consistent_length(table, y)
-        assert_all_finite(y, input_name="y")
-        self._kept = np.ones(len(y), dtype=bool)
-        if sample_weight is None:
-            return table, y, None
-        weight = _check_sample_weight(sample_weight, table, dtype=np.float64, ensure_non_negative=True)
-        self._kept = kept = weight > 0
-        if not kept.any():
-            raise ValueError("sample_weight is zero for every row; give at least one row a positive weight.")
-        return (table[kept] if isinstance(table, np.ndarray) else table.iloc[kept]), y[kept], weight[kept]
+        """The table, the target and the weights, without the rows of weight 0."""
+        table, y, weight, self._kept = read_training_table(self, X, y, sample_weight, self._several_targets)
+        return table, y, weight
 
     def _load(self, task: str, verb: str) -> PFN:
         """Set `model_`, and return it as it was before, in float32."""

@@ -33,7 +33,7 @@ class Columns:
 
     def fit(self, table: TableLike, categorical_features: Any = None) -> Columns:
         frame = pd.DataFrame(table)
-        declared = _column_numbers(categorical_features, frame.columns)
+        declared = column_numbers(categorical_features, frame.columns)
         self.labels: dict[int, list[Any]] = {}
         self._code_of: dict[int, dict[str, int]] = {}
         self._blank = table[:0] if isinstance(table, np.ndarray) else table.iloc[:0]
@@ -253,7 +253,7 @@ def _key(label: Any) -> str:
     return str(float(label)) if isinstance(label, Real) and not isinstance(label, bool) else str(label)
 
 
-def _column_numbers(categorical_features: Any, names: Iterable[Any]) -> set[int]:
+def column_numbers(categorical_features: Any, names: Iterable[Any]) -> set[int]:
     """Positions of the columns that `categorical_features` declares: names, positions or a mask."""
     if categorical_features is None:
         return set()

@@ -67,7 +67,7 @@ def in_blocks(function: Callable[[EncodedContext, Tensor], Tensor], context: Enc
     """`model.decode` or `model.represent` of queries x (B, m, f) of any number, (B, m, ...) float64 on the CPU."""
     device = context.scaling.mean.device
     outputs = []
-    for start, stop, size in _blocks(x.shape[1]):
+    for start, stop, size in padded_blocks(x.shape[1]):
         block = torch.nn.functional.pad(x[:, start:stop], (0, 0, 0, size - (stop - start)))
         outputs.append(function(context, block.to(device))[:, : stop - start].double().cpu())
     return torch.cat(outputs, dim=1)
@@ -108,7 +108,7 @@ def memory_bytes(context: EncodedContext) -> int:
     return sum(part.numel() * part.element_size() for memory in context.memories for part in memory)
 
 
-def _blocks(n_rows: int) -> Iterator[tuple[int, int, int]]:
+def padded_blocks(n_rows: int) -> Iterator[tuple[int, int, int]]:
     """Start, stop and padded size of each block."""
     for start in range(0, n_rows, _BLOCKS[-1]):
         stop = min(start + _BLOCKS[-1], n_rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -17,36 +17,25 @@ from torch import Tensor
 from estimators.context import Table
 from estimators.ensemble import Part, View
 from estimators.table import TableEncoder
+from estimators.tabr_table import TabRTable
+from estimators.tabr_training import Rows
 from pfn import PFN
 from pfn.checkpoint import CheckpointError, ModelCard, build_model, bundled_weights, read_archive, write_archive
 
 _HEADER_KEY = "pfnkit-estimator"
 _FORMAT = 1
-_DATA: dict[str, Any] = {"Table": Table, "View": View, "Part": Part}
+_DATA: dict[str, Any] = {"Table": Table, "View": View, "Part": Part, "Rows": Rows}
+_ENCODERS: dict[str, Any] = {"TableEncoder": TableEncoder, "TabRTable": TabRTable}
 
 
-class Persistence(BaseEstimator):
-    """Adds `save`, `load` and pickling without bundled weights to an estimator."""
-
-    model_: PFN
-
-    def _source(self) -> Any:
-        """What the network is made from: a name, a path or a network."""
-        raise NotImplementedError
-
-    def _original(self) -> PFN:
-        """The network of `_source`, in float32."""
-        raise NotImplementedError
-
-    def _set_network(self, network: PFN) -> None:
-        """Set `model_` to it, on the device and in the precision asked for."""
-        raise NotImplementedError
+class Saved(BaseEstimator):
+    """Adds `save` and `load` to an estimator whose state is numbers, text, arrays, and the classes named here."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to one safetensors file; an interrupted write leaves the old file.
 
-        The file holds the training table in the network's terms (so it is as confidential as the table), and the weights
-        only if they are not the bundled ones. A `random_state` that is no integer is stored as None, which changes
+        The file holds the training table as the network reads it (so it is as confidential as the table), and the weights
+        unless they are bundled with the package. A `random_state` that is no integer is stored as None, which changes
         nothing about the predictions.
 
         Parameters
@@ -83,10 +72,28 @@ class Persistence(BaseEstimator):
             if kind != cls.__name__:
                 raise CheckpointError(f"{os.fspath(path)!r} holds a {kind}; load it with {kind}.load.")
             return _unpack(header["estimator"], tensors, cls)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(f"the header of {os.fspath(path)!r} cannot be used ({error!r}); save it again.") from error
+
+
+class Persistence(Saved):
+    """Saves an estimator around a PFN, and pickles it without bundled weights."""
+
+    model_: PFN
+
+    def _source(self) -> Any:
+        """What the network is made from: a name, a path or a network."""
+        raise NotImplementedError
+
+    def _original(self) -> PFN:
+        """The network of `_source`, in float32."""
+        raise NotImplementedError
+
+    def _set_network(self, network: PFN) -> None:
+        """Set `model_` to it, on the device and in the precision asked for."""
+        raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in super().__getstate__().items() if name != "_contexts"}
@@ -130,16 +137,17 @@ def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
         return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
     if isinstance(value, np.random.RandomState):
         return None
-    if isinstance(value, (Table, View, Part, TableEncoder)):
-        kept = vars(value) if isinstance(value, TableEncoder) else {f.name: getattr(value, f.name) for f in fields(value)}
-        return {"kind": type(value).__name__, "fields": {name: _pack(one, tensors) for name, one in kept.items()}}
-    if isinstance(value, Persistence):
-        entries = {name: _pack(one, tensors) for name, one in value.__getstate__().items()}
+    if type(value).__name__ in _DATA | _ENCODERS:
+        names = [f.name for f in fields(value)] if is_dataclass(value) else list(vars(value))
+        return {"kind": type(value).__name__, "fields": {name: _pack(getattr(value, name), tensors) for name in names}}
+    if isinstance(value, Saved):
+        state: Any = value.__getstate__()
+        entries = {name: _pack(one, tensors) for name, one in state.items()}
         return {"kind": "estimator", "class": type(value).__name__, "fields": entries}
     raise TypeError(f"cannot save {value!r} of type {type(value).__name__}; use pickle, or labels that are text or numbers.")
 
 
-def _unpack(value: Any, tensors: dict[str, Tensor], cls: type[Persistence]) -> Any:
+def _unpack(value: Any, tensors: dict[str, Tensor], cls: type[Saved]) -> Any:
     """Inverse of `_pack`; makes nothing but the classes named here, and estimators of class `cls`."""
     if not isinstance(value, dict):
         return value
@@ -168,8 +176,8 @@ def _unpack(value: Any, tensors: dict[str, Tensor], cls: type[Persistence]) -> A
         estimator = cls.__new__(cls)
         estimator.__setstate__(entries)
         return estimator
-    if kind == "TableEncoder":
-        encoder = TableEncoder()
+    if kind in _ENCODERS:
+        encoder = _ENCODERS[kind]()
         vars(encoder).update(entries)
         return encoder
     return _DATA[kind](**entries)

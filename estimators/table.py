@@ -12,7 +12,13 @@ import pandas as pd
 import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    assert_all_finite,
+    check_consistent_length,
+    column_or_1d,
+    validate_data,
+)
 from torch import Tensor
 
 
@@ -87,6 +93,46 @@ def check_finite(array: np.ndarray) -> None:
         )
 
 
+def read_training_table(
+    estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any, several_targets: bool = False
+) -> tuple[Any, np.ndarray, np.ndarray | None, np.ndarray]:
+    """The table, the target and the weights, checked by scikit-learn's rules, without the rows of weight 0.
+
+    Also which rows of X these are, boolean (n,). The weights are None if none were given.
+    """
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None."
+        )
+    table = as_table(estimator, X, reset=True)
+    y = checked_target(y, several_targets)
+    check_consistent_length(table, y)
+    kept = np.ones(len(y), dtype=bool)
+    if sample_weight is None:
+        return table, y, None, kept
+    weight = _check_sample_weight(sample_weight, table, dtype=np.float64, ensure_non_negative=True)
+    kept = weight > 0
+    if not kept.any():
+        raise ValueError("sample_weight is zero for every row; give at least one row a positive weight.")
+    return take_rows(table, kept), y[kept], weight[kept], kept
+
+
+def checked_target(y: Any, several_targets: bool = False) -> np.ndarray:
+    """The target without gaps, (n,), or (n, n_targets) if there may be several."""
+    y = np.asarray(y)
+    missing = np.argwhere(pd.isna(y))                               # scikit-learn sees neither None nor pd.NA
+    if len(missing):
+        raise ValueError(f"Input y contains NaN, None or NA, first in row {missing[0, 0]}; leave such rows out of fit.")
+    y = y if y.ndim == 2 and y.shape[1] > 1 and several_targets else column_or_1d(y, warn=True)
+    assert_all_finite(y, input_name="y")
+    return y
+
+
+def take_rows(table: np.ndarray | pd.DataFrame, rows: np.ndarray) -> Any:
+    """Rows of what `as_table` returns, by numbers or a mask."""
+    return table[rows] if isinstance(table, np.ndarray) else table.iloc[rows]
+
+
 class TakesTables(BaseEstimator):
     """An estimator that reads tables by `as_table`: tells scikit-learn so."""
 
@@ -113,7 +159,7 @@ class TableEncoder:
                 if as_numeric(table.iloc[:, i]) is None:
                     self.categories_[i] = {label: code for code, label in enumerate(_levels(table.iloc[:, i]))}
         # Of distinct values, so that copies of rows change nothing.
-        values = [np.unique(column[~np.isnan(column)]) for column in self._matrix(table).T]
+        values = [np.unique(column[~np.isnan(column)]) for column in self.matrix(table).T]
         moments = [(0.0, 1.0) if keeps_units else _mean_and_std(column) for column in values]
         self.mean_, self.scale_ = np.array(moments).T
         return self
@@ -121,7 +167,7 @@ class TableEncoder:
     def transform(self, table: np.ndarray | pd.DataFrame) -> np.ndarray:
         """Float32 matrix (n_rows, n_features), NaN where missing."""
         with np.errstate(over="ignore"):                            # of values far outside; clipped
-            return np.clip((self._matrix(table) - self.mean_) / self.scale_, -1e6, 1e6).astype(np.float32)
+            return np.clip((self.matrix(table) - self.mean_) / self.scale_, -1e6, 1e6).astype(np.float32)
 
     def transform_tensor(self, x: Tensor) -> Tensor:
         """`transform` of a table of numbers (n_rows, n_features), through which gradients flow."""
@@ -138,7 +184,8 @@ class TableEncoder:
         z = (x.cpu().double() - torch.from_numpy(self.mean_)) / torch.from_numpy(self.scale_)
         return z.clamp(-1e6, 1e6).float()
 
-    def _matrix(self, table: np.ndarray | pd.DataFrame) -> np.ndarray:
+    def matrix(self, table: np.ndarray | pd.DataFrame) -> np.ndarray:
+        """Float64 matrix (n_rows, n_features) of numbers as they are and codes of categories, NaN where missing."""
         if isinstance(table, np.ndarray):
             if not self.categories_:
                 return table

@@ -1,0 +1,71 @@
+"""Rows of a table in canonical order, copies merged, and their division into training and validation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def distinct_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number of the first of each set of equal rows of x (n, p), and for every row which set it belongs to.
+
+    The sets are in an order that depends on their values only, not on the order of the rows.
+    """
+    values = np.ascontiguousarray(np.where(np.isnan(x), np.nan, x + 0.0))      # one NaN, and -0.0 becomes 0.0
+    as_bytes = values.view(np.dtype((np.void, values.itemsize * values.shape[1]))).ravel()
+    _, first, of_row = np.unique(as_bytes, return_index=True, return_inverse=True)
+    return first, of_row
+
+
+def weight_of_copies(weight: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """What remains of the weight of each of a table's distinct rows if one copy of it is left out.
+
+    A row has several copies if the weights are whole multiples of the smallest in their class, or for targets, of the
+    smallest of all. Otherwise, and if a whole class weighs more than others, the weights tell nothing about copies.
+
+    Parameters
+    ----------
+    weight : ndarray of shape (n,)
+    label : ndarray of shape (n,)
+        int64 classes, or float32 targets.
+    """
+    classes = label if label.dtype.kind == "i" else np.zeros(len(label), dtype=np.int64)
+    unit = np.full(classes.max() + 1, np.inf)
+    np.minimum.at(unit, classes, weight)
+    copies = weight / unit[classes]
+    is_count = np.abs(copies - np.round(copies)).max() < 1e-9
+    return np.where(copies > 1.5, weight - unit[classes], 0.0) if is_count else np.zeros(len(weight))
+
+
+def split_rows(
+    label: np.ndarray, group: np.ndarray, share: float, stratify: bool, random_state: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the rows for training and of those for validation.
+
+    Groups stay together. Of rows sorted by label, in random order within a label, every k-th group is taken, so that all
+    labels have their share; with `stratify` a class keeps a group for training.
+
+    Parameters
+    ----------
+    label : ndarray of shape (n,)
+        Classes 0 … K-1, or targets.
+    group : int ndarray of shape (n,)
+        Numbers 0 … G-1 of groups.
+    share : float
+        Of the groups that are for validation, from 0 to less than 1.
+    stratify : bool
+        Whether labels are classes.
+    random_state : RandomState
+    """
+    members, first = np.unique(group, return_index=True)
+    order = random_state.permutation(len(members))
+    of_group = label[first][order]
+    order = order[np.argsort(of_group, kind="stable")]
+    chosen = np.floor((np.arange(len(order)) + 1) * share) > np.floor(np.arange(len(order)) * share)
+    if stratify:
+        classes = label[first][order]
+        for k in np.unique(classes):
+            own = np.flatnonzero(classes == k)
+            if chosen[own].all():
+                chosen[own[0]] = False
+    is_validation = np.isin(group, members[order[chosen]])
+    return np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
