@@ -80,9 +80,9 @@ class TabRClassifier(ClassifierMixin, TabREstimator):
     Notes
     -----
     Equal rows with equal labels count as one row with the sum of their weights, so that an integer weight is as good as
-    that many copies. In training a row sees its other copies, as rows to be predicted will see theirs, unless the weights
-    are those of classes or no whole multiples of the smallest: then it never sees itself. At prediction the candidates are
-    all rows of `fit`, the validation rows among them.
+    that many copies. In training a row never sees itself, but it sees its other copies, as rows to be predicted will see
+    theirs. Weights that are not whole, or the same throughout a class, are not taken for copies. At prediction the
+    candidates are all rows of `fit`, the validation rows among them.
 
     Numbers become normal scores, and categories one-hot columns: one for each of up to 64 levels, or for the 63 most
     frequent and for the rest. Missing values are set to 0 and marked in a column. The fitted estimator holds the table.
@@ -184,7 +184,8 @@ class TabRClassifier(ClassifierMixin, TabREstimator):
         candidate_mask : callable, optional
             Which rows may see which: given the numbers of b rows and of c candidates, two int arrays, a boolean array
             (b, c). Rows of X have the numbers 0 … n-1, those of X_val follow. If only earlier rows may be seen, for example,
-            ``lambda rows, candidates: times[rows][:, None] > times[candidates]``. Equal rows are then not merged.
+            ``lambda rows, candidates: times[rows][:, None] > times[candidates]``. Equal rows are then not merged, and may
+            be on both sides of the validation split.
 
         Returns
         -------
@@ -350,18 +351,17 @@ class TabRRegressor(RegressorMixin, TabREstimator):
 
     def _encode_target(self, y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
         y = _as_numbers(y)
-        values, total = np.unique(y), None
+        values = np.unique(y)
         total = np.bincount(np.searchsorted(values, y), weights=weight)             # in an order that copies do not change
         exponent = int(np.frexp(np.abs(values).max())[1])
         values = np.ldexp(values, -exponent)                        # exact, and squares neither overflow nor vanish
         mean = np.average(values, weights=total)
         scale = np.sqrt(np.average((values - mean) ** 2, weights=total))
         self._mean, self._scale = np.ldexp([mean, scale], exponent).tolist()
-        self._scale = self._scale or 1.0
         return self._known_target(y)
 
     def _known_target(self, y: np.ndarray) -> np.ndarray:
-        return ((_as_numbers(y) - self._mean) / self._scale).astype(np.float32)
+        return ((_as_numbers(y) - self._mean) / (self._scale or 1.0)).astype(np.float32)
 
     def _n_labels(self) -> int:
         return 0

@@ -120,6 +120,8 @@ class TabREstimator(Saved, TakesTables):
                 self._plan(len(fit)), generator, _pairs(candidate_mask, own, own), _pairs(candidate_mask, numbers, own),
                 start + limit * (member + 1) / self.n_estimators, self._bar(member),
             )
+            if not math.isfinite(history.score[history.best_epoch]):
+                raise ValueError(f"learning_rate={self.learning_rate!r} makes training diverge; use a smaller one.")
             self._networks.append(network.requires_grad_(False))
             self.validation_scores_.append(np.array(history.score))
             self.n_epochs_.append(history.best_epoch + 1)
@@ -157,7 +159,7 @@ class TabREstimator(Saved, TakesTables):
         if weight.shape != (len(y),) or not (np.isfinite(weight) & (weight > 0)).all():
             raise ValueError(f"sample_weight must be {len(y)} positive numbers, one for each row of X.")
         added, _, numbers = _canonical(
-            self._table.transform(table), self._known_target(y), weight, self._n_rows + np.arange(len(y)), merge=True
+            self._table.transform(table), self._known_target(y), weight, self._n_rows + np.arange(len(y)), merge=False
         )
         added = _scaled(added, self._mean_weight)
         self._rows = Rows(*(torch.cat([getattr(part, f.name) for part in (self._rows, added)]) for f in fields(Rows)))
@@ -325,8 +327,10 @@ class TabREstimator(Saved, TakesTables):
 
 
 def _restored(saved: dict[str, Any], device: torch.device) -> TabRNetwork:
-    network = TabRNetwork(TabRConfig(**saved["config"]), torch.Generator())
-    network.load_state_dict(saved["weights"])
+    with torch.device("meta"):                                      # shapes only: a wrong width in the file takes no memory
+        network = TabRNetwork(TabRConfig(**saved["config"]), None)
+    weights = {name: value.clone() for name, value in saved["weights"].items()}     # from memory that is aligned
+    network.load_state_dict(weights, assign=True)
     return network.to(device).requires_grad_(False)
 
 
@@ -337,15 +341,15 @@ def _canonical(
 
     Weights are float64 still. Without `merge` every row stays where it is, a group of its own.
     """
-    weight = np.ones(len(x)) if weight is None else weight
-    first, group, others = np.arange(len(x)), np.arange(len(x)), np.zeros(len(x))
-    if merge:
-        first, of_row = distinct_rows(np.column_stack([x, label.astype(np.float32)]))
-        weight = np.bincount(of_row, weights=weight)
-        group = distinct_rows(x[first])[1]
-        others = weight_of_copies(weight, label[first])
-    rows = Rows(*(torch.from_numpy(part) for part in (x[first], label[first], weight, others)))
-    return rows, group, numbers[first]
+    if not merge:
+        total = np.ones(len(x)) if weight is None else weight
+        rows = Rows(*(torch.tensor(part) for part in (x, label, total, np.zeros(len(x)))))
+        return rows, np.arange(len(x)), numbers
+    first, of_row = distinct_rows(np.column_stack([x, label.astype(np.float32)]))
+    total, count = np.bincount(of_row, weights=weight), np.bincount(of_row)
+    others = weight_of_copies(weight, total, count, label)
+    rows = Rows(*(torch.from_numpy(part) for part in (x[first], label[first], total.astype(np.float64), others)))
+    return rows, distinct_rows(x[first])[1], numbers[first]
 
 
 def _scaled(rows: Rows, unit: float) -> Rows:

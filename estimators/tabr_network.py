@@ -85,7 +85,7 @@ class TabRNetwork(nn.Module):
        2022.
     """
 
-    def __init__(self, config: TabRConfig, generator: torch.Generator) -> None:
+    def __init__(self, config: TabRConfig, generator: torch.Generator | None) -> None:
         super().__init__()
         self.config = config
         width, hidden = config.width, config.hidden
@@ -104,7 +104,8 @@ class TabRNetwork(nn.Module):
         self.predictor = nn.ModuleList(Block(width, hidden, True) for _ in range(config.n_predictor_blocks))
         self.head_norm = nn.LayerNorm(width)
         self.head = _linear(width, config.n_outputs)
-        self._reset(generator)
+        if generator is not None:                                   # None: the weights come from elsewhere
+            self._reset(generator)
 
     @torch.no_grad()
     def _reset(self, generator: torch.Generator) -> None:

@@ -16,24 +16,32 @@ def distinct_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first, of_row
 
 
-def weight_of_copies(weight: np.ndarray, label: np.ndarray) -> np.ndarray:
+def weight_of_copies(weight: np.ndarray | None, total: np.ndarray, count: np.ndarray, label: np.ndarray) -> np.ndarray:
     """What remains of the weight of each of a table's distinct rows if one copy of it is left out.
 
-    A row has several copies if the weights are whole multiples of the smallest in their class, or for targets, of the
-    smallest of all. Otherwise, and if a whole class weighs more than others, the weights tell nothing about copies.
+    Whole weights are numbers of copies, unless they are the same throughout a class: then they are the class's. Of other
+    weights a copy has its share of the total, so that a row without copies has no other weight however large its own is.
 
     Parameters
     ----------
-    weight : ndarray of shape (n,)
+    weight : ndarray of shape (n,) or None
+        Given for the rows of the table.
+    total : ndarray of shape (u,)
+        Sums over the copies of each distinct row.
+    count : ndarray of shape (u,)
+        Number of copies.
     label : ndarray of shape (n,)
-        int64 classes, or float32 targets.
+        int64 classes of the rows of the table, or float32 targets, which are one class here.
     """
-    classes = label if label.dtype.kind == "i" else np.zeros(len(label), dtype=np.int64)
-    unit = np.full(classes.max() + 1, np.inf)
-    np.minimum.at(unit, classes, weight)
-    copies = weight / unit[classes]
-    is_count = np.abs(copies - np.round(copies)).max() < 1e-9
-    return np.where(copies > 1.5, weight - unit[classes], 0.0) if is_count else np.zeros(len(weight))
+    if weight is not None:
+        classes = label if label.dtype.kind == "i" else np.zeros(len(label), dtype=np.int64)
+        smallest, largest = np.full(classes.max() + 1, np.inf), np.zeros(classes.max() + 1)
+        np.minimum.at(smallest, classes, weight)
+        np.maximum.at(largest, classes, weight)
+        of_classes = bool((smallest[classes] == largest[classes]).all())
+        if of_classes or (weight != np.round(weight)).any():
+            return total * (1 - 1 / count)
+    return total - 1.0
 
 
 def split_rows(
