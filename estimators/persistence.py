@@ -17,8 +17,8 @@ from torch import Tensor
 from estimators.context import Table
 from estimators.ensemble import Part, View
 from estimators.table import TableEncoder
+from estimators.tabr_rows import Rows
 from estimators.tabr_table import TabRTable
-from estimators.tabr_training import Rows
 from pfn import PFN
 from pfn.checkpoint import CheckpointError, ModelCard, build_model, bundled_weights, read_archive, write_archive
 

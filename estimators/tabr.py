@@ -10,7 +10,8 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite
 
-from estimators.tabr_base import CandidateMask, TabREstimator
+from estimators.tabr_answers import CandidateMask
+from estimators.tabr_base import TabREstimator
 
 
 class TabRClassifier(ClassifierMixin, TabREstimator):
@@ -41,17 +42,19 @@ class TabRClassifier(ClassifierMixin, TabREstimator):
         Of AdamW.
     batch_size : int or "auto", default="auto"
         "auto" is 128 for fewer than 10,000 training rows, 256 below 30,000, 512 below 200,000, else 1024.
-    max_epochs, patience : int, default=500, 16
-        Training stops after `max_epochs`, or when the validation score has not improved for `patience` epochs. The weights
-        with the best score are kept.
+    max_epochs : int, default=500
+    patience : int or "auto", default="auto"
+        Training stops after `max_epochs`, or when the validation score has not improved for `patience` epochs: "auto" is 16
+        below 10,000 training rows, else 8. The weights with the best score are kept.
     freeze_contexts_after : int, "auto" or None, default="auto"
         Epochs after which the neighbours of the training rows are no longer searched anew. "auto" is 8 from 10,000 training
         rows, else None, which is never.
     validation_fraction : float, default=0.2
         Share of the rows that early stopping is judged by; equal rows stay on one side. With 0, or fewer than ten rows, it
         is judged by predictions of the training rows, each without itself.
-    stopping : {"log_loss", "error"}, default="log_loss"
-        The validation score.
+    stopping : {"loss", "error"}, default="loss"
+        The validation score: log loss, or the share of wrong labels; of regressors the root mean square error, or the mean
+        absolute error, in standard deviations of the target.
     time_limit : float or None, default=None
         Seconds for `fit`, after which training stops and the best weights so far are kept. At least one step is made.
     categorical_features : list or None, default=None
@@ -105,59 +108,6 @@ class TabRClassifier(ClassifierMixin, TabREstimator):
     ((1, 3), (1, 3))
     """
 
-    def __init__(
-        self,
-        context_size: int = 96,
-        n_estimators: int = 2,
-        *,
-        embedding: str = "alternate",
-        n_frequencies: int = 16,
-        frequency_scale: float = 0.1,
-        embedding_width: int = 16,
-        width: int = 264,
-        n_encoder_blocks: int = 0,
-        n_predictor_blocks: int = 1,
-        dropout: float = 0.3885,
-        context_dropout: float = 0.3892,
-        learning_rate: float = 3.12e-4,
-        weight_decay: float = 1.23e-6,
-        batch_size: int | str = "auto",
-        max_epochs: int = 500,
-        patience: int = 16,
-        freeze_contexts_after: int | str | None = "auto",
-        validation_fraction: float = 0.2,
-        stopping: str = "log_loss",
-        time_limit: float | None = None,
-        categorical_features: Any = None,
-        device: str | torch.device = "auto",
-        progress: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        self.context_size = context_size
-        self.n_estimators = n_estimators
-        self.embedding = embedding
-        self.n_frequencies = n_frequencies
-        self.frequency_scale = frequency_scale
-        self.embedding_width = embedding_width
-        self.width = width
-        self.n_encoder_blocks = n_encoder_blocks
-        self.n_predictor_blocks = n_predictor_blocks
-        self.dropout = dropout
-        self.context_dropout = context_dropout
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.patience = patience
-        self.freeze_contexts_after = freeze_contexts_after
-        self.validation_fraction = validation_fraction
-        self.stopping = stopping
-        self.time_limit = time_limit
-        self.categorical_features = categorical_features
-        self.device = device
-        self.progress = progress
-        self.random_state = random_state
-
     def fit(
         self,
         X: Any,
@@ -198,8 +148,6 @@ class TabRClassifier(ClassifierMixin, TabREstimator):
             If a parameter is out of range, X holds infinite values, y is missing, continuous or of another length than X, or
             weights are negative or all zero.
         """
-        if self.stopping not in ("log_loss", "error"):
-            raise ValueError(f"stopping={self.stopping!r} is unknown; use 'log_loss' or 'error'.")
         return self._fit(X, y, sample_weight, X_val, y_val, candidate_mask)
 
     def predict_proba(self, X: Any, *, candidate_mask: CandidateMask | None = None) -> np.ndarray:
@@ -245,9 +193,6 @@ class TabRClassifier(ClassifierMixin, TabREstimator):
     def _n_labels(self) -> int:
         return len(self.classes_)
 
-    def _stopping(self) -> str:
-        return self.stopping
-
 
 class TabRRegressor(RegressorMixin, TabREstimator):
     """Predictions of a number by a network that retrieves similar training rows, for tables too long for `PFNRegressor`.
@@ -263,7 +208,7 @@ class TabRRegressor(RegressorMixin, TabREstimator):
     fit_times_ : list of float
         Seconds that each network's training took.
     validation_scores_ : list of ndarray
-        Root mean square error of standardised targets after every epoch, for each network.
+        Each network's score after every epoch; smaller is better.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Only when X had string column names.
@@ -280,57 +225,6 @@ class TabRRegressor(RegressorMixin, TabREstimator):
     >>> reg.predict(X[1::2]).shape
     (221,)
     """
-
-    def __init__(
-        self,
-        context_size: int = 96,
-        n_estimators: int = 2,
-        *,
-        embedding: str = "alternate",
-        n_frequencies: int = 16,
-        frequency_scale: float = 0.1,
-        embedding_width: int = 16,
-        width: int = 264,
-        n_encoder_blocks: int = 0,
-        n_predictor_blocks: int = 1,
-        dropout: float = 0.3885,
-        context_dropout: float = 0.3892,
-        learning_rate: float = 3.12e-4,
-        weight_decay: float = 1.23e-6,
-        batch_size: int | str = "auto",
-        max_epochs: int = 500,
-        patience: int = 16,
-        freeze_contexts_after: int | str | None = "auto",
-        validation_fraction: float = 0.2,
-        time_limit: float | None = None,
-        categorical_features: Any = None,
-        device: str | torch.device = "auto",
-        progress: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        self.context_size = context_size
-        self.n_estimators = n_estimators
-        self.embedding = embedding
-        self.n_frequencies = n_frequencies
-        self.frequency_scale = frequency_scale
-        self.embedding_width = embedding_width
-        self.width = width
-        self.n_encoder_blocks = n_encoder_blocks
-        self.n_predictor_blocks = n_predictor_blocks
-        self.dropout = dropout
-        self.context_dropout = context_dropout
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.patience = patience
-        self.freeze_contexts_after = freeze_contexts_after
-        self.validation_fraction = validation_fraction
-        self.time_limit = time_limit
-        self.categorical_features = categorical_features
-        self.device = device
-        self.progress = progress
-        self.random_state = random_state
 
     def fit(
         self,
@@ -365,9 +259,6 @@ class TabRRegressor(RegressorMixin, TabREstimator):
 
     def _n_labels(self) -> int:
         return 0
-
-    def _stopping(self) -> str:
-        return "rmse"
 
 
 def _as_numbers(y: np.ndarray) -> np.ndarray:

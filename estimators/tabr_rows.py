@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
+
 import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the network knows of n rows: x (n, p), labels (n,), weights (n,), and what of a weight other copies have (n,)."""
+
+    x: Tensor
+    label: Tensor
+    weight: Tensor
+    others: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, rows: Tensor) -> Rows:
+        return Rows(self.x[rows], self.label[rows], self.weight[rows], self.others[rows])
 
 
 def distinct_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -77,3 +97,32 @@ def split_rows(
                 chosen[own[0]] = False
     is_validation = np.isin(group, members[order[chosen]])
     return np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
+
+
+def canonical_rows(
+    x: np.ndarray, label: np.ndarray, weight: np.ndarray | None, numbers: np.ndarray, *, merge: bool
+) -> tuple[Rows, np.ndarray, np.ndarray]:
+    """The rows sorted by content, equal ones with equal labels as one; groups of equal x; the number of the first of each.
+
+    Weights are float64 still. Without `merge` every row stays where it is, a group of its own.
+    """
+    if not merge:
+        total = np.ones(len(x)) if weight is None else weight
+        rows = Rows(*(torch.tensor(part) for part in (x, label, total, np.zeros(len(x)))))
+        return rows, np.arange(len(x)), numbers
+    first, of_row = distinct_rows(np.column_stack([x, label.astype(np.float32)]))
+    total, count = np.bincount(of_row, weights=weight), np.bincount(of_row)
+    others = weight_of_copies(weight, total, count, label)
+    rows = Rows(*(torch.from_numpy(part) for part in (x[first], label[first], total.astype(np.float64), others)))
+    return rows, distinct_rows(x[first])[1], numbers[first]
+
+
+def in_units_of(rows: Rows, unit: float) -> Rows:
+    """The same with weights in units of `unit`, float32, none infinite, and none 0 that was not."""
+    limits = torch.finfo(torch.float32)
+    weight, others = ((part / unit).clamp(max=limits.max).float() for part in (rows.weight, rows.others))
+    return Rows(rows.x, rows.label, weight.clamp(min=limits.tiny), others)
+
+
+def moved(rows: Rows, device: torch.device) -> Rows:
+    return Rows(*(getattr(rows, f.name).to(device) for f in fields(Rows)))

@@ -14,26 +14,11 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from estimators.tabr_network import TabRNetwork
+from estimators.tabr_rows import Rows
 from estimators.tabr_search import Allowed, nearest
 
 _EVALUATED = 512                                                    # validation rows that are predicted together
 _KEYED = 4096                                                       # rows that become keys together
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What the network knows of n rows: x (n, p), labels (n,), weights (n,), and what of a weight other copies have (n,)."""
-
-    x: Tensor
-    label: Tensor
-    weight: Tensor
-    others: Tensor
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, rows: Tensor) -> Rows:
-        return Rows(self.x[rows], self.label[rows], self.weight[rows], self.others[rows])
 
 
 @dataclass(frozen=True)
@@ -47,7 +32,7 @@ class Plan:
     max_epochs: int
     patience: int
     freeze_contexts_after: int | None
-    stopping: str                                                   # "log_loss", "error" or "rmse"
+    stopping: str                                                   # "loss" or "error"
 
 
 @dataclass
@@ -101,8 +86,10 @@ def losses(network: TabRNetwork, output: Tensor, label: Tensor) -> Tensor:
 
 def errors(network: TabRNetwork, output: Tensor, label: Tensor, stopping: str) -> Tensor:
     """What early stopping averages, (B,)."""
-    if stopping != "error":
+    if stopping == "loss":
         return losses(network, output, label)
+    if not network.config.n_labels:
+        return (output.squeeze(1) - label).abs()
     guess = (output.squeeze(1) > 0).long() if network.config.n_outputs == 1 else output.argmax(1)
     return (guess != label).to(output.dtype)
 
@@ -216,7 +203,7 @@ def _score(
             output = mixed(network, asked.x[some], rows, index, log_weight)
         total += float((errors(network, output, asked.label[some], plan.stopping) * asked.weight[some]).sum())
     mean = total / float(asked.weight.sum())
-    return math.sqrt(mean) if plan.stopping == "rmse" else mean
+    return math.sqrt(mean) if plan.stopping == "loss" and not network.config.n_labels else mean
 
 
 def _shifted(allowed: Allowed | None, rows: Tensor) -> Allowed | None:

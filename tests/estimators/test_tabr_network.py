@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from estimators.tabr_kernels import keep_mask, kept_share
 from estimators.tabr_network import Block, PeriodicEmbedding, TabRConfig, TabRNetwork
-from estimators.tabr_training import Plan, Rows, log_weights, mixed, train
+from estimators.tabr_rows import Rows
+from estimators.tabr_training import Plan, log_weights, mixed, train
 
 N, B, M = 30, 7, 5                                                  # candidates, rows, neighbours of each
 CONFIG = TabRConfig(n_numeric=3, n_plain=2, n_outputs=3, n_labels=3, width=16, hidden=24, embedding_width=4,
@@ -290,7 +291,7 @@ def test_only_matrices_decay():
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     x = torch.randn(8, 5, generator=seeded())
     plan = Plan(context_size=3, batch_size=8, learning_rate=1e-3, weight_decay=500.0, max_epochs=1, patience=9,
-                freeze_contexts_after=None, stopping="rmse")
+                freeze_contexts_after=None, stopping="loss")
     rows = Rows(x, torch.zeros(8), torch.ones(8), torch.zeros(8))
     train(network, rows, rows[torch.arange(0)], plan, seeded())
     for name, parameter in network.named_parameters():
