@@ -25,13 +25,13 @@ from torch.nn import functional as F
 
 from estimators.tabr_network import TabRConfig, TabRNetwork
 from estimators.tabr_rows import Rows
-from estimators.tabr_training import Plan, mixed, train
+from estimators.tabr_training import Plan, log_weights, mixed, train
 
 
 def plain_output(network: TabRNetwork, x: Tensor, y: Tensor, batch: Tensor, context_size: int, dropout: float) -> Tensor:
     """Outputs for rows `batch`, (B, 1), as one would write the equations down; dropout as a share, 0 for none."""
     config = network.config
-    represented = network.input(x if network.embedding is None else network.embedding(x))
+    represented = network.input(network._embedded(x))
     key = network.key(represented)
     query = key[batch]
     with torch.no_grad():
@@ -88,7 +88,8 @@ def measure(
         plain = plain_output(network, x, y, batch, 96, 0.0)
         distance = torch.cdist(network.keys(x[batch]), network.keys(x)).double()
         distance[batch, batch] = torch.inf
-        ours = mixed(network, x[batch], rows, distance.topk(96, largest=False).indices)
+        index = distance.topk(96, largest=False).indices
+        ours = mixed(network, x[batch], rows, index, log_weights(rows, index))
     found: dict[str, list[float]] = {"plain": [], "searching": [], "frozen": []}
     for _ in range(repeats):
         seconds = our_epochs(make(), rows, batch_size, 96)
