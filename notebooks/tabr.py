@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from estimators import TabRClassifier, TabRRegressor
+from estimators import TabRClassifier
 
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=300, random_state=0, stratify=y)
@@ -81,38 +81,3 @@ print(f"sevens recognised: {late.score(X_test[is_seven], y_test[is_seven]):.3f}"
 late.add_candidates(X_train[seven[8:]], y_train[seven[8:]])
 print(f"with {len(seven) - 8} more to look up: {late.score(X_test[is_seven], y_test[is_seven]):.3f}"
       f" (all digits {late.score(X_test, y_test):.3f})")
-
-# %% [markdown]
-# ## Rows in order of time
-#
-# A price drifts. If training rows may look up later ones, the network learns to read the drift from the future, which it
-# will not have. `candidate_mask` says which rows may see which.
-
-# %%
-rng = np.random.default_rng(0)
-n = 1500
-times, size = np.arange(n), rng.uniform(0, 1, n)
-level = np.cumsum(rng.normal(0, 0.15, n))
-price = 2 * size + level + rng.normal(0, 0.1, n)
-table, past = np.column_stack([times, size]), times < 1200
-
-
-def earlier(rows, candidates):
-    return times[rows][:, None] > times[candidates]
-
-
-def error(model, **mask):
-    """Of each late row, which may look up all rows before it."""
-    return np.sqrt(np.mean((model.predict(table[~past], **mask) - price[~past]) ** 2))
-
-
-# The validation rows are the last of the past, as the rows to predict are the last of all.
-fit = times < 960
-held_out = {"X_val": table[past & ~fit], "y_val": price[past & ~fit]}
-blind = TabRRegressor(random_state=0).fit(table[fit], price[fit], **held_out)
-aware = TabRRegressor(random_state=0).fit(table[fit], price[fit], candidate_mask=earlier, **held_out)
-for name, model in {"training rows saw their future": blind, "only earlier rows": aware}.items():
-    model.add_candidates(table[~fit], price[~fit])
-    late = error(model, candidate_mask=lambda rows, candidates: earlier(rows + 1200, candidates))
-    print(f"{name}: error {late:.2f}")
-print(f"the last price as the prediction: {np.sqrt(np.mean(np.diff(price[1199:]) ** 2)):.2f}")
