@@ -3,7 +3,7 @@
 Every run gets the same compute for pretraining: the default network's number of steps divided by the relative cost of a
 step, sampling included, which is measured before by letting both take steps in turn, on one thread. Prior and schedule are
 the same. The score is on real data: ROC AUC and log
-loss of one ensemble member, without calibration, on halves of the classification sets in `../shared/data` (at most 500
+loss of one ensemble member, without calibration, on halves of the classification sets in `benchmarks/data` (at most 500
 context and 500 query rows). Inference cost is the CPU time of one member for 500 × 10, 1000 × 50 and 3000 × 30 (as many
 rows predicted as read), as a ratio to the default network's.
 
@@ -49,7 +49,7 @@ from pfn.recipes import tabular_prior
 from pfn.tasks import task_loss
 from priors import Prior, TaskBatch, TaskShape
 
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+DATA = Path(__file__).resolve().parent / "data"
 MAX_ROWS, MAX_CLASSES = 500, 10
 INFERENCE = {"500x10": (500, 10), "1000x50": (1000, 50), "3000x30": (3000, 30)}
 
@@ -153,7 +153,7 @@ def exchanged(variant: Variant) -> Iterator[None]:
 
 def real_splits(task: str) -> Iterator[Split]:
     """Halves of each dataset; rows beyond `MAX_ROWS` on either side are left out, and classes that one side lacks."""
-    for dataset in read_datasets(SHARED / task):
+    for dataset in read_datasets(DATA / task):
         if dataset.n_classes > MAX_CLASSES:
             continue
         split = split_dataset(dataset, seed=0, max_train=len(dataset.y))

@@ -1,6 +1,6 @@
 """Real-data classification: PFNClassifier beside five baselines at their defaults, paired over datasets.
 
-Protocol (../shared/data/README.md): 50/50 stratified split, at most 1000 training rows, at most 10 classes; ROC AUC
+Protocol (benchmarks/data/README.md): 50/50 stratified split, at most 1000 training rows, at most 10 classes; ROC AUC
 one-versus-one (macro), log loss, accuracy, expected calibration error (15 bins). Every model gets the same matrix, in
 which categories are integer codes and gaps are NaN (imputed for the two models that need it); logistic regression gets
 the categories one-hot. Results are kept per dataset, seed and model, so a run only computes what is missing:

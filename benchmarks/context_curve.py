@@ -1,6 +1,6 @@
 """Does the network gain from more context, up to 2000 rows and beyond what it was trained on?
 
-The datasets of `../shared/data` with at least 2,900 rows: 500 test rows, and nested contexts of 50 … 2000 of the others.
+The datasets of `benchmarks/data` with at least 2,900 rows: 500 test rows, and nested contexts of 50 … 2000 of the others.
 One ensemble member, no calibration, so that the curve is the network's own; a random forest beside it. Classification is
 scored by ROC AUC, accuracy and log loss, regression by RMSE/std and NLL of the standardised target.
 
@@ -57,7 +57,7 @@ def scores(dataset: Dataset, size: int, checkpoint: str) -> dict[str, float]:
 def main() -> None:
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=str(here.parent.parent / "shared" / "data"))
+    parser.add_argument("--data", default=str(here / "data"))
     parser.add_argument("--out", default=str(here / "results" / "context-curve.json"))
     parser.add_argument("--tasks", nargs="+", default=["classification", "regression"])
     parser.add_argument("--classifier", default="classifier")

@@ -1,8 +1,10 @@
 """Real learning curves for the benchmarks: scikit-learn models trained on real tables, and Task Set's text classifiers.
 
-    OMP_NUM_THREADS=1 python benchmarks/curve_data.py --make [--shared ../shared/data] [--only NAME ...]
+    OMP_NUM_THREADS=1 python benchmarks/curve_data.py --make [--taskset FILE] [--only NAME ...]
 
-trains anew and writes data/curves/*.npz, one file a task. Everything else only reads them: `load` and `all_sets`.
+trains anew and writes data/curves/*.npz, one file a task. Task Set's need FILE, `taskset_imdb_rnn.npz` (its source is in
+data/curves/README.md): arrays `loss_K` and `hyperparameters_K` of the K-th task and `hyperparameter_names`.
+Everything else only reads them: `load` and `all_sets`.
 """
 
 from __future__ import annotations
@@ -113,13 +115,13 @@ Configuration = dict[str, float]
 Table = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]        # X, y of training; X, y of validation
 
 
-def table(name: str, shared: Path) -> Table:
+def table(name: str) -> Table:
     """At most 1000 rows for training and 1000 for validation; features standardised by the former."""
     builtin = {"digits": load_digits, "breast_cancer": load_breast_cancer, "diabetes": load_diabetes}
     if name in builtin:
         X, y = builtin[name](return_X_y=True)
     else:
-        (path,) = (shared / "classification").glob(f"*_{name}.npz")
+        (path,) = (FOLDER.parent / "classification").glob(f"*_{name}.npz")
         with np.load(path, allow_pickle=False) as data:
             X, y = data["X"], np.unique(data["y"], return_inverse=True)[1]
     size = min(1000, len(X) // 2)
@@ -214,10 +216,10 @@ def scores(predictions: Iterable[np.ndarray], y: np.ndarray, n_steps: int) -> di
     return rows
 
 
-def make(task: str, shared: Path) -> dict[str, np.ndarray]:
+def make(task: str) -> dict[str, np.ndarray]:
     algorithm, name = task.split("-")
     start, n_steps, n_curves = ALGORITHMS[algorithm]
-    data, runs = table(name, shared), []
+    data, runs = table(name), []
     for index in range(n_curves):
         seed = 1000 * (DEVELOPMENT + HELD_OUT).index(task) + index
         with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -234,9 +236,9 @@ def make(task: str, shared: Path) -> dict[str, np.ndarray]:
     }
 
 
-def copy_taskset(task: str, shared: Path) -> dict[str, np.ndarray]:
-    """Of ../shared/data/curves, with hyper-parameters in logarithms, of 1 - β for the two momenta."""
-    with np.load(shared / "curves" / "taskset_imdb_rnn.npz", allow_pickle=False) as data:
+def copy_taskset(task: str, file: Path) -> dict[str, np.ndarray]:
+    """From a file of Task Set's curves, with hyper-parameters in logarithms, of 1 - β for the two momenta."""
+    with np.load(file, allow_pickle=False) as data:
         index = TASKSET[task]
         values, raw = data[f"loss_{index}"], data[f"hyperparameters_{index}"].astype(np.float64)
         names = [str(name) for name in data["hyperparameter_names"]]
@@ -253,13 +255,15 @@ def copy_taskset(task: str, shared: Path) -> dict[str, np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--make", action="store_true", required=True)
-    parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser.add_argument("--taskset", type=Path, metavar="FILE", help="needed for the taskset-* files only")
     parser.add_argument("--only", nargs="+", default=DEVELOPMENT + HELD_OUT, metavar="NAME")
     args = parser.parse_args()
+    if args.taskset is None and not TASKSET.keys().isdisjoint(args.only):
+        parser.error("the taskset-* files need --taskset FILE; or name others by --only.")
     FOLDER.mkdir(parents=True, exist_ok=True)
     for task in args.only:
         start = time.process_time()
-        arrays = (copy_taskset if task in TASKSET else make)(task, args.shared)
+        arrays = copy_taskset(task, args.taskset) if task in TASKSET else make(task)
         np.savez_compressed(FOLDER / f"{task}.npz", **arrays)
         ends = {name: np.nanquantile(arrays[name][:, -1], [0, 0.5, 1]).round(3) for name in METRICS if name in arrays}
         print(f"{task}: {time.process_time() - start:.0f} s, last values {ends}", flush=True)

@@ -1,6 +1,6 @@
 """Feasibility of engineering designs from 20 to 500 labelled ones: PFNClassifier at its defaults beside nine baselines.
 
-The ten sets of ../shared/data/engineering (its README has their origin, and the F1 table published for the original data).
+The ten sets of benchmarks/data/engineering (its README has their origin, and the F1 table published for the original data).
 Of each set 1000 rows, stratified by class, are the test rows of all runs; each of five seeds (three for tuned models) draws
 training rows from the others, stratified, at least two of each class. F1 is that of class 1 as published: feasible designs,
 in framed_validity the invalid ones. Probabilities are clipped to [1e-6, 1 - 1e-6] before the log loss. Seconds are those of
@@ -178,7 +178,7 @@ def report(rows: dict[str, dict[str, float]]) -> str:
 if __name__ == "__main__":
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=str(here.parent.parent / "shared" / "data" / "engineering"))
+    parser.add_argument("--data", default=str(here / "data" / "engineering"))
     parser.add_argument("--out", default=str(here / "results" / "engineering.json"))
     parser.add_argument("--models", nargs="+", choices=list(NAMES), default=list(NAMES))
     parser.add_argument("--checkpoint", default="classifier")

@@ -121,7 +121,7 @@ def summary(rows: dict[str, dict[str, float]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     here = Path(__file__).resolve().parent
-    parser.add_argument("--data", default=str(here.parent.parent / "shared" / "data"))
+    parser.add_argument("--data", default=str(here / "data"))
     parser.add_argument("--out", default=str(here / "results" / "imputation.json"))
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])

@@ -58,7 +58,7 @@ def prior_gains(n_features: int, n_tasks: int, seed: int) -> list[float]:
 def main() -> None:
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=str(here.parent.parent / "shared" / "data" / "classification"))
+    parser.add_argument("--data", default=str(here / "data" / "classification"))
     parser.add_argument("--out", default=str(here / "results" / "learnability.json"))
     parser.add_argument("--tasks", type=int, default=40, help="tasks drawn from the prior, for each number of features")
     args = parser.parse_args()

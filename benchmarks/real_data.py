@@ -80,7 +80,7 @@ def main(description: str, task: str, models: Models, names: dict[str, str], che
     """The command line of both benchmarks."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     here = Path(__file__).resolve().parent
-    parser.add_argument("--data", default=str(here.parent.parent / "shared" / "data" / task))
+    parser.add_argument("--data", default=str(here / "data" / task))
     parser.add_argument("--out", default=str(here / "results" / f"{task}.json"))
     parser.add_argument("--models", nargs="+", choices=list(models), default=list(models))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])

@@ -1,6 +1,6 @@
 """Real-data regression: PFNRegressor beside seven baselines at their defaults, paired over datasets.
 
-Protocol (../shared/data/README.md): 50/50 split, at most 1000 training rows. RMSE/std(y); negative log-likelihood of y in
+Protocol (benchmarks/data/README.md): 50/50 split, at most 1000 training rows. RMSE/std(y); negative log-likelihood of y in
 units of the training targets' standard deviation, in nats; pinball loss over the quantiles 0.1 … 0.9 in the same units;
 coverage of the central 90 % interval. Every model gets the same matrix, in which categories are integer codes and gaps are
 NaN; forest, ridge and Gaussian process get them imputed, the last two also categories one-hot and numbers standardised.

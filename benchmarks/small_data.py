@@ -1,6 +1,6 @@
 """30 labelled rows: PFNClassifier at its defaults beside five tuned baselines, by ROC AUC and calibration.
 
-The small-data experiment of [1] on other sets: those of ../shared/data/classification with two classes of at least 50 rows,
+The small-data experiment of [1] on other sets: those of benchmarks/data/classification with two classes of at least 50 rows,
 at most 100 features and no gaps. Of each, 20 subsets are drawn at random: 15 labelled and 35 test rows of each class, so
 that a test row may be in several subsets. Baselines are tuned anew on each subset's labelled rows, in five stratified folds
 by log loss (`--scoring`); standardisation and one-hot codes are fitted on training rows only. PFNClassifier and the boosters
@@ -219,7 +219,7 @@ def report(rows: dict[str, dict[str, Any]]) -> str:
 if __name__ == "__main__":
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=str(here.parent.parent / "shared" / "data" / "classification"))
+    parser.add_argument("--data", default=str(here / "data" / "classification"))
     parser.add_argument("--out", default=str(here / "results" / "small_data.json"))
     parser.add_argument("--models", nargs="+", choices=list(NAMES), default=list(NAMES))
     parser.add_argument("--sets", nargs="+", help="file names without .npz; all by default")

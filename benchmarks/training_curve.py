@@ -1,6 +1,6 @@
 """Quality on real data as a function of the tasks seen: is more pretraining still worth it?
 
-Takes checkpoints that a run left behind, evaluates each on `../shared/data` (one split, at most 500 training rows, one
+Takes checkpoints that a run left behind, evaluates each on `benchmarks/data` (one split, at most 500 training rows, one
 ensemble member, no calibration: the network itself) and keeps the result by run and step:
 
     python benchmarks/training_curve.py --run regressor runs/copies/*.safetensors
@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="*")
     parser.add_argument("--run", help="name of the run that the checkpoints belong to")
-    parser.add_argument("--data", type=Path, default=here.parent.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=here / "data")
     parser.add_argument("--out", type=Path, default=here / "results" / "training-curve.json")
     args = parser.parse_args()
     if args.checkpoints and args.run is None:

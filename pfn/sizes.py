@@ -75,9 +75,8 @@ class TaskSizes:
         return self.shape(number, n_tokens)
 
     def shape(self, number: int, n_tokens: Callable[[int], int]) -> TaskShape:
-        """Shape with this number: a point of the low-discrepancy R4 sequence, mapped to the ranges."""
-        golden = 1.1673039782614187                                  # positive root of x⁵ = x + 1
-        u_rows, u_features, u_share, u_round = ((0.5 + number * golden**-k) % 1.0 for k in (1, 2, 3, 4))
+        """Shape with this number: a point of a Richtmyer sequence, multiples of √2 … √7 modulo 1, mapped to the ranges."""
+        u_rows, u_features, u_share, u_round = ((0.5 + number * math.sqrt(prime)) % 1.0 for prime in (2, 3, 5, 7))
         # Log-uniform after adding 3, else one task in six would have a single feature.
         low, high = self.features
         n_features = _log_uniform(u_features, low + 3, high + 3) - 3

@@ -246,7 +246,7 @@ def test_training_anew_gives_the_stored_curves(data):
     start, _, _ = data.ALGORITHMS["sgd"]
     index, stored = 3, data.load("sgd-digits/accuracy")
     seed = 1000 * (data.DEVELOPMENT + data.HELD_OUT).index("sgd-digits") + index
-    table = data.table("digits", Path())
+    table = data.table("digits")
     drawn, predictions = start(np.random.default_rng(seed), table, seed)
     scores = data.scores(predictions, table[3], 3)
     np.testing.assert_allclose(list(drawn.values()), stored.hyperparameters[index], rtol=1e-6)

