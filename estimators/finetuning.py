@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from estimators.base import PFNEstimator
 from estimators.context import Table
+from estimators.fitting import all_or_nothing
 from estimators.inference import resolve_device, resolve_precision
 from pfn import PFN
 from pfn.tasks import task_loss
@@ -55,6 +56,7 @@ class TableTasks:
 class FineTuning(PFNEstimator):
     """Adds `fine_tune` to an estimator."""
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Forget what `fine_tune` has learned, and fit."""
         self.__dict__.pop("_tuned", None)
@@ -71,6 +73,7 @@ class FineTuning(PFNEstimator):
         """Mean over rows, in nats."""
         raise NotImplementedError
 
+    @all_or_nothing
     def fine_tune(
         self,
         X: Any,

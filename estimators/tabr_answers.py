@@ -24,9 +24,9 @@ CandidateMask = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Found:
-    """For a block of queries: their places, keys (size, width), neighbours (size, m) and their log weights (size, m)."""
+    """For a block of queries: what was read of them, their keys (size, width), neighbours and log weights (size, m)."""
 
-    block: Tensor
+    read: Tensor
     key: Tensor
     index: Tensor
     log_weight: Tensor
@@ -41,10 +41,10 @@ def find(
     for start, stop, size in padded_blocks(len(x)):
         asked = np.arange(start, stop)
         block = F.pad(x[start:stop], (0, 0, 0, size - len(asked))).to(rows.x.device)
-        query_key = network.keys(block)
+        read, query_key = network.read(block)
         index = nearest(query_key[: len(asked)], key, context_size, pairs_of(candidate_mask, asked, numbers))
         index = F.pad(index, (0, 0, 0, size - len(asked)))
-        yield Found(block, query_key, index, log_weights(rows, index), len(asked))
+        yield Found(read, query_key, index, log_weights(rows, index), len(asked))
 
 
 def outputs(network: TabRNetwork, rows: Rows, key: Tensor, found: Found) -> Tensor:
@@ -52,9 +52,7 @@ def outputs(network: TabRNetwork, rows: Rows, key: Tensor, found: Found) -> Tens
     distinct, place = found.index.clamp(min=0).unique(return_inverse=True)
     near = F.pad(key[distinct], (0, 0, 0, -len(distinct) % _BLOCK))
     correction = torch.cat([network.corrections(part) for part in near.split(_BLOCK)])
-    said = network.mix(
-        network.represent(found.block), found.key, near, correction, rows.label[distinct], place, found.log_weight
-    )
+    said = network.mix(found.read, found.key, near, correction, rows.label[distinct], place, found.log_weight)
     return said[: found.n_queries].double().cpu()
 
 

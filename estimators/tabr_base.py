@@ -17,15 +17,16 @@ from tqdm import tqdm
 
 from estimators.base import check_positive_integer
 from estimators.conditional import column_numbers
+from estimators.fitting import all_or_nothing
 from estimators.inference import resolve_device
 from estimators.persistence import Saved
 from estimators.table import TakesTables, as_table, checked_target, read_training_table
 from estimators.tabr_answers import CandidateMask, Found, find, joined, outputs, pairs_of, votes
-from estimators.tabr_network import TabRConfig, TabRNetwork
+from estimators.tabr_network import TabRConfig, TabRNetwork, in_parts
 from estimators.tabr_parameters import TabRParameters
 from estimators.tabr_rows import Rows, canonical_rows, in_units_of, moved, split_rows
 from estimators.tabr_table import TabRTable
-from estimators.tabr_training import in_parts, train
+from estimators.tabr_training import train
 
 _FEWEST = 10                                                        # distinct rows from which some are kept for validation
 
@@ -45,6 +46,7 @@ class TabREstimator(TabRParameters, Saved, TakesTables):
         """Classes, or 0."""
         raise NotImplementedError
 
+    @all_or_nothing
     def _fit(
         self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, candidate_mask: CandidateMask | None
     ) -> Self:
@@ -123,7 +125,7 @@ class TabREstimator(TabRParameters, Saved, TakesTables):
             If X or y are not as in `fit`; the estimator is then what it was.
         """
         check_is_fitted(self)
-        table, y = as_table(self, X, reset=False), checked_target(y)
+        table, y = as_table(self, X, reset=False, keep_text=True), checked_target(y)
         check_consistent_length(table, y)
         weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
         if weight.shape != (len(y),) or not (np.isfinite(weight) & (weight > 0)).all():
@@ -195,10 +197,10 @@ class TabREstimator(TabRParameters, Saved, TakesTables):
         return self._kept["rows"], self._kept["keys"]
 
     def _read_queries(self, X: Any) -> Tensor:
-        return torch.from_numpy(self._table.transform(as_table(self, X, reset=False)))
+        return torch.from_numpy(self._table.transform(as_table(self, X, reset=False, keep_text=True)))
 
     def _read_validation(self, X: Any, y: Any) -> Rows:
-        table, y = as_table(self, X, reset=False), checked_target(y)
+        table, y = as_table(self, X, reset=False, keep_text=True), checked_target(y)
         check_consistent_length(table, y)
         x = self._table.transform(table)
         label = self._known_target(y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from estimators.tabr_kernels import dropped, mixed_relu, squared_distances
 
 _NEGLIGIBLE = 30 * math.log(2)                                      # 96 such neighbours are below the precision of float32
+_KEYED = 4096                                                       # rows that become keys together
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ class PeriodicEmbedding(nn.Module):
         return torch.relu(self.linear(torch.cat([angle.cos(), angle.sin()], -1))).flatten(1)
 
 
+@torch.no_grad()
+def in_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A function of rows x (n, p), some at a time, without gradients."""
+    return torch.cat([function(some) for some in x.split(_KEYED)])
+
+
 class Block(nn.Module):
     """x + Linear(dropout(relu(Linear(norm(x)))))."""
 
@@ -75,8 +83,8 @@ class Block(nn.Module):
 class TabRNetwork(nn.Module):
     """TabR [1]_: the published equations in another order (see `tabr_kernels`).
 
-    Periodic embeddings [2]_ stand beside the numbers that they embed, not in their place, which was better on all of four
-    development tables.
+    Periodic embeddings [2]_ stand beside the numbers that they embed, not in their place: better in trials on four
+    development tables, which are no committed benchmark.
 
     References
     ----------
@@ -119,21 +127,17 @@ class TabRNetwork(nn.Module):
         if self.embedding is not None:
             self.embedding.frequencies.normal_(0, self.config.frequency_scale, generator=generator)
 
-    def represent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Rows x (n, f) to (n, width)."""
-        x = self.input(self._embedded(x))
+    def read(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Rows x (n, f) to what is predicted from, and to the points between which distances are taken, both (n, width)."""
+        inputs = self._embedded(x)
+        read = self.input(inputs)
         for block in self.encoder:
-            x = block(x, self.config.dropout, generator)
-        return x
+            read = block(read, self.config.dropout, generator)
+        return read, F.linear(inputs, *self._direct()) if self._is_direct else self.key(self.key_norm(read))
 
     def keys(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Rows x (n, f) to the points (n, width) between which distances are taken."""
-        if self.encoder:
-            return self.key(self.key_norm(self.represent(x, generator)))
-        inputs = self._embedded(x)
-        if inputs.shape[1] >= self.config.width:
-            return self.key(self.input(inputs))
-        return F.linear(inputs, *self._direct())
+        """The second part of `read`."""
+        return F.linear(self._embedded(x), *self._direct()) if self._is_direct else self.read(x, generator)[1]
 
     @torch.no_grad()
     def places(self, x: Tensor) -> Tensor:
@@ -141,9 +145,10 @@ class TabRNetwork(nn.Module):
 
         A linear map from d inputs to keys is a rotation of one to d coordinates.
         """
-        if self.encoder or self.input.in_features >= self.config.width:
-            return self.keys(x)
-        return F.linear(self._embedded(x), torch.linalg.qr(self._direct()[0], mode="r").R)
+        if not self._is_direct:
+            return in_parts(self.keys, x)
+        triangle = torch.linalg.qr(self._direct()[0], mode="r").R
+        return in_parts(lambda some: F.linear(self._embedded(some), triangle), x)
 
     def corrections(self, key: Tensor) -> Tensor:
         """What neighbours with these keys (n, width) are subtracted as, (n, hidden): W₁ k_i."""
@@ -151,12 +156,17 @@ class TabRNetwork(nn.Module):
 
     def candidates(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """`keys` of rows x (n, f), and `corrections` of these."""
-        if self.encoder or self.input.in_features >= self.config.width:
+        if not self._is_direct:
             key = self.keys(x, generator)
             return key, self.corrections(key)
         inputs, (weight, bias) = self._embedded(x), self._direct()
         inner = self.correction_inner.weight
         return F.linear(inputs, weight, bias), F.linear(inputs, inner @ weight, inner @ bias)
+
+    @property
+    def _is_direct(self) -> bool:
+        """Whether keys are a linear map of fewer inputs than keys have coordinates."""
+        return not self.encoder and self.input.in_features < self.config.width
 
     def _direct(self) -> tuple[Tensor, Tensor]:
         """Weight and bias from inputs to keys: two linear maps are one, and a smaller one if there are few inputs."""
@@ -179,8 +189,9 @@ class TabRNetwork(nn.Module):
         Parameters
         ----------
         query : Tensor of shape (B, width)
-            What `represent` made of the rows.
+            What `read` made of the rows.
         query_key : Tensor of shape (B, width)
+            Their keys.
         key : Tensor of shape (U, width)
             Of distinct candidates.
         correction : Tensor of shape (U, hidden)

@@ -109,7 +109,7 @@ class TabRParameters(BaseEstimator):
             raise ValueError(f"stopping={self.stopping!r} is unknown; use 'loss' or 'error'.")
         for name in ("n_encoder_blocks", "n_predictor_blocks"):
             value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < 0:
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
                 raise ValueError(f"{name}={value!r} is not an integer of at least 0.")
         for name in ("dropout", "context_dropout", "validation_fraction"):
             value = getattr(self, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
-# TabR-S. The paper tries a weight decay of 0 half of the time, too.
+#: TabR-S. The paper tries a weight decay of 0 half of the time, too.
 TABR_S_SEARCH_SPACE: dict[str, BaseDistribution] = {
     "width": IntDistribution(96, 384, step=8),
     "context_dropout": FloatDistribution(0.0, 0.6),
@@ -13,7 +13,7 @@ TABR_S_SEARCH_SPACE: dict[str, BaseDistribution] = {
     "weight_decay": FloatDistribution(1e-6, 1e-4, log=True),
 }
 
-# TabR, with `embedding="periodic"`.
+#: TabR, with `embedding="periodic"`.
 TABR_SEARCH_SPACE: dict[str, BaseDistribution] = TABR_S_SEARCH_SPACE | {
     "n_encoder_blocks": IntDistribution(0, 1),
     "n_predictor_blocks": IntDistribution(1, 2),

@@ -18,7 +18,6 @@ from estimators.tabr_rows import Rows
 from estimators.tabr_search import Allowed, nearest
 
 _EVALUATED = 512                                                    # validation rows that are predicted together
-_KEYED = 4096                                                       # rows that become keys together
 
 
 @dataclass(frozen=True)
@@ -40,15 +39,8 @@ class History:
     """Validation scores (smaller is better) after each epoch, seconds since the start, and the epoch of the best one."""
 
     score: list[float] = field(default_factory=list)
-    loss: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     best_epoch: int = -1
-
-
-@torch.no_grad()
-def in_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A function of rows x (n, p), some at a time, without gradients."""
-    return torch.cat([function(some) for some in x.split(_KEYED)])
 
 
 def log_weights(rows: Rows, index: Tensor, batch: Tensor | None = None) -> Tensor:
@@ -70,8 +62,7 @@ def mixed(
     distinct, place = index.clamp(min=0).unique(return_inverse=True)
     key, correction = network.candidates(candidates.x[distinct], generator)
     return network.mix(
-        network.represent(x, generator), network.keys(x, generator), key, correction, candidates.label[distinct], place,
-        log_weight, generator,
+        *network.read(x, generator), key, correction, candidates.label[distinct], place, log_weight, generator
     )
 
 
@@ -147,11 +138,10 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            total += loss.item() * len(batch)
+            total += loss.item()
             if time.monotonic() > deadline:
                 break
         score = _score(network, rows, validation, plan, apart, allowed_validation)
-        history.loss.append(total / len(rows))
         history.score.append(score)
         history.seconds.append(time.monotonic() - start)
         if history.best_epoch < 0 or score < history.score[history.best_epoch]:
@@ -186,7 +176,7 @@ def _apart(rows: Rows, allowed: Allowed | None) -> Allowed:
 
 
 def _contexts(network: TabRNetwork, rows: Rows, batch: Tensor, context_size: int, apart: Allowed) -> Tensor:
-    key = in_parts(network.places, rows.x)
+    key = network.places(rows.x)
     return nearest(key[batch], key, context_size, lambda queries, candidates: apart(batch[queries], candidates))
 
 
@@ -194,10 +184,10 @@ def _score(
     network: TabRNetwork, rows: Rows, validation: Rows, plan: Plan, apart: Allowed, allowed: Allowed | None
 ) -> float:
     asked, limits = (validation, allowed) if len(validation) else (rows, apart)
-    key = in_parts(network.places, rows.x)
+    key = network.places(rows.x)
     total = 0.0
     for some in blocks(len(asked), asked.x.device):
-        index = nearest(in_parts(network.places, asked.x[some]), key, plan.context_size, _shifted(limits, some))
+        index = nearest(network.places(asked.x[some]), key, plan.context_size, _shifted(limits, some))
         with torch.no_grad():
             log_weight = log_weights(rows, index, None if len(validation) else some)
             output = mixed(network, asked.x[some], rows, index, log_weight)

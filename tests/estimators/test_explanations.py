@@ -33,6 +33,16 @@ class TestInfluence:
             numeric = derivative(lambda w: np.log(clf.fit(X[:40], y[:40], w).predict_proba(X[100:103]).max(1)), 40, row)
             np.testing.assert_allclose(influence[:, row], numeric, atol=0.02 * np.abs(influence).max(), rtol=0.02)
 
+    def test_is_the_derivative_in_tables_with_gaps_too(self, cancer):
+        X, y = cancer[0].copy(), cancer[1]
+        X[np.random.default_rng(0).uniform(size=X.shape) < 0.2] = np.nan
+        X[~np.isnan(X[:, 7]), 7] = 1.0                               # constant but for its gaps
+        clf = PFNClassifier(n_estimators=1, temperature=1.0, precision="float32", random_state=0)
+        influence = clf.fit(X[:40], y[:40]).context_influence(X[100:103])
+        for row in np.abs(influence).max(0).argsort()[-2:]:
+            numeric = derivative(lambda w: np.log(clf.fit(X[:40], y[:40], w).predict_proba(X[100:103]).max(1)), 40, row)
+            np.testing.assert_allclose(influence[:, row], numeric, atol=0.02 * np.abs(influence).max(), rtol=0.02)
+
     def test_is_the_derivative_of_the_mean(self):
         X, y = load_diabetes(return_X_y=True)
         reg = PFNRegressor(n_estimators=1, precision="float32", random_state=0)

@@ -37,7 +37,7 @@ def cells(values):
     column = np.empty(N, dtype=object)
     for row in range(N):
         column[row] = values[row % len(values)]
-    return pd.Series(column)
+    return pd.Series(column, dtype=object)
 
 
 def assert_classifies(X, y=LABEL, X_test=None, y_test=None, accuracy=0.9):

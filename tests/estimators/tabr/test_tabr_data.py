@@ -23,7 +23,7 @@ SHAPES = {
 
 @pytest.fixture
 def benchmarks(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[3] / "benchmarks")
 
 
 @pytest.fixture
