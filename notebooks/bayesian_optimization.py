@@ -7,6 +7,8 @@
 
 # %%
 # %matplotlib inline
+import os
+
 import matplotlib.pyplot as plt
 import numpy as np
 from optuna.distributions import FloatDistribution, IntDistribution
@@ -16,6 +18,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from estimators import BayesianOptimizer, minimize
 from estimators.plots import plot_slice, plot_trace
 from estimators.search import PFNSearchCV
+
+QUICK = "PFNKIT_QUICK" in os.environ                                            # the tests: fewer trials
 
 # %% [markdown]
 # ## Tune a model
@@ -33,7 +37,7 @@ space = {
     "max_features": FloatDistribution(0.1, 1.0),
 }
 model = HistGradientBoostingClassifier(max_iter=60, random_state=0)
-search = PFNSearchCV(model, space, n_iter=25, scoring="neg_log_loss", cv=3, random_state=0).fit(X, y)
+search = PFNSearchCV(model, space, n_iter=12 if QUICK else 25, scoring="neg_log_loss", cv=3, random_state=0).fit(X, y)
 print(f"cross-validated log loss of the best of 25: {-search.best_score_:.4f}")
 search.best_params_
 
@@ -75,7 +79,7 @@ beam = {
     "h": FloatDistribution(0.125, 10), "l": FloatDistribution(0.1, 15),
     "t": FloatDistribution(0.1, 10), "b": FloatDistribution(0.1, 10),
 }
-result = minimize(welded_beam, beam, n_trials=60, n_constraints=5, random_state=0, progress=False)
+result = minimize(welded_beam, beam, n_trials=30 if QUICK else 60, n_constraints=5, random_state=0, progress=False)
 print(f"cheapest feasible beam: {result.fun:.3f} (the optimum of this problem is 2.381)")
 {name: round(value, 3) for name, value in result.x.items()}
 

@@ -13,6 +13,7 @@
 # %%
 # %matplotlib inline
 # %config InlineBackend.figure_formats = ["png"]
+import os
 import time
 
 import matplotlib.pyplot as plt
@@ -25,6 +26,7 @@ from pfn.certificate import Certificate, table
 from priors import GPPrior, LinearPrior, TaskShape
 from priors.gp_reference import sample_hyperparameters
 
+QUICK = "PFNKIT_QUICK" in os.environ                                            # the tests: fewer tasks, fewer steps
 torch.set_num_threads(1)
 model = load_pretrained("gp")
 prior = GPPrior.with_hyperpriors()
@@ -79,7 +81,7 @@ print(table(kept))
 # Other tasks, another seed: the certificate is a property of the network, not of lucky tasks.
 
 # %%
-again = certify(model, [Case(prior, 2, (10, 20), share=0.05)], seed=7)
+again = certify(model, [Case(prior, 2, (10, 20), share=0.01 if QUICK else 0.05)], seed=7)
 print(table(again))
 
 # %% [markdown]
@@ -146,7 +148,8 @@ own = pretrain(
         PFNConfig(task="regression", n_outputs=128, embed_dim=32, n_layers=3, n_heads=4, hidden_dim=64, n_thinking_rows=2,
                   row_features=1, scaling="prior", normal_base=True),
         TaskSizes(rows=(16, 48), features=(1, 1), cells=2048, context_share=(0.03, 0.8), log_share=True),
-        n_steps=400, decay_steps=250, warmup_steps=20, batches_per_step=1, learning_rate=5e-3, ema_decay=0.97,
+        n_steps=60 if QUICK else 400, decay_steps=30 if QUICK else 250, warmup_steps=20, batches_per_step=1,
+        learning_rate=5e-3, ema_decay=0.97,
     ),
     progress=False,
 )

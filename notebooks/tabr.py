@@ -7,6 +7,8 @@
 
 # %%
 # %matplotlib inline
+import os
+
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -14,9 +16,11 @@ from sklearn.model_selection import train_test_split
 
 from estimators import TabRClassifier
 
+QUICK = "PFNKIT_QUICK" in os.environ                                            # the tests: seconds of training
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=300, random_state=0, stratify=y)
-clf = TabRClassifier(random_state=0).fit(X_train, y_train)
+time_limit = 4 if QUICK else None
+clf = TabRClassifier(time_limit=time_limit, random_state=0).fit(X_train, y_train)
 p = clf.predict_proba(X_test)
 print(f"accuracy {clf.score(X_test, y_test):.3f}, epochs {clf.n_epochs_}, seconds {np.round(clf.fit_times_)}")
 
@@ -75,7 +79,7 @@ print(f"rows that share half of the weight: median {np.median((weight.cumsum(1) 
 # %%
 seven = np.flatnonzero(y_train == 7)
 few = np.setdiff1d(np.arange(len(y_train)), seven[8:])
-late = TabRClassifier(random_state=0).fit(X_train[few], y_train[few])
+late = TabRClassifier(time_limit=time_limit, random_state=0).fit(X_train[few], y_train[few])
 is_seven = y_test == 7
 print(f"sevens recognised: {late.score(X_test[is_seven], y_test[is_seven]):.3f}")
 late.add_candidates(X_train[seven[8:]], y_train[seven[8:]])

@@ -63,8 +63,9 @@ class Scaling:
         total = torch.where(total > 0, total, 1.0)
         mean = (torch.where(seen, x, 0.0) * cell_weight).sum(1, keepdim=True) / total
         variance = (torch.where(seen, x - mean, 0.0).square() * cell_weight).sum(1, keepdim=True) / total
-        std = variance.sqrt()
-        std = torch.where(std > 1e-6 * mean.abs() + 1e-30, std, 1.0)
+        varies = variance > 0                                                        # the root has no derivative at 0
+        std = torch.where(varies, variance, 1.0).sqrt()
+        std = torch.where(varies & (std > 1e-6 * mean.abs() + 1e-30), std, 1.0)
         return cls(mean, std, SortedColumns.of(x, cell_weight) if ranks else None)
 
     @classmethod
@@ -99,9 +100,10 @@ class CellEncoder(nn.Module):
             nn.init.zeros_(self.embed_ranks.weight)
 
     def forward(self, x: Tensor, scaling: Scaling) -> Tensor:                        # x (B, R, F)
+        missing = x.isnan()
+        x = torch.where(missing, scaling.mean, x)            # before all arithmetic: NaN × 0 in a gradient would be NaN
         z = scaling.apply(x)
-        missing = z.isnan()
-        channels = torch.stack([torch.where(missing, 0.0, z), missing.to(z.dtype)], dim=-1)     # (B, R, F, 2)
+        channels = torch.stack([z, missing.to(z.dtype)], dim=-1)                                # (B, R, F, 2)
         tokens = self.embed(self._groups(channels).to(self.embed.weight.dtype))                # (B, T, R, E)
         if self.embed_ranks is None:
             return tokens
@@ -134,12 +136,13 @@ class RowEncoder(nn.Module):
             raise ValueError(
                 f"x has {x.shape[2]} features, but this network reads rows of at most row_features={self.n_features}."
             )
-        z = nn.functional.pad(scaling.apply(x), (0, self.n_features - x.shape[2]), value=math.nan)
-        missing = z.isnan()
-        value = torch.where(missing, 0.0, z)
-        channels = torch.cat([value, missing.to(z.dtype)], dim=-1)
+        seen = torch.where(x.isnan(), scaling.mean, x)       # before all arithmetic: NaN × 0 in a gradient would be NaN
+        absent = self.n_features - x.shape[2]
+        value = nn.functional.pad(scaling.apply(seen), (0, absent))
+        missing = nn.functional.pad(x.isnan(), (0, absent), value=True)
+        channels = torch.cat([value, missing.to(value.dtype)], dim=-1)
         if self.squares:
-            square = torch.where(missing, 0.0, z.square() - 1.0)
+            square = torch.where(missing, 0.0, value.square() - 1.0)
             scale = (self.n_features / x.shape[2]) ** 0.5
-            channels = torch.cat([scale * value, missing.to(z.dtype), scale * square], dim=-1)
+            channels = torch.cat([scale * value, missing.to(value.dtype), scale * square], dim=-1)
         return self.embed(channels.to(self.embed.weight.dtype)).unsqueeze(1)
