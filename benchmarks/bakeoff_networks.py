@@ -42,7 +42,7 @@ class QASSMaxAttention(Attention):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
-    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+    def forward(self, x: Tensor, memory: Memory, log_weight: Tensor | None = None) -> Tensor:
         k, v = memory
         q = self._heads(self.query(x))
         log_n = torch.full((1, 1, 1), math.log(k.shape[2] / 256.0), dtype=x.dtype, device=x.device)
@@ -114,7 +114,7 @@ class Fourier(PFN):
         self.cells = FourierCells(config.embed_dim, config.feature_shifts, config.dense_features)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RankScaling(Scaling):
     """Keeps the sorted context columns, (B, F, C) with gaps last, and how many cells of each are no gaps."""
 
@@ -122,11 +122,12 @@ class RankScaling(Scaling):
     count: Tensor
 
     @classmethod
-    def of(cls, x: Tensor) -> RankScaling:
-        plain = Scaling.of(x)
+    def of(cls, x: Tensor, weight: Tensor | None = None, *, ranks: bool = False) -> RankScaling:
+        plain = Scaling.of(x, weight, ranks=ranks)
         columns = x.transpose(1, 2)
-        ordered = torch.where(columns.isnan(), math.inf, columns).sort(-1).values
-        return cls(plain.mean, plain.std, ordered, (~columns.isnan()).sum(-1, keepdim=True).clamp_min(1))
+        ordered = torch.where(columns.isnan(), math.inf, columns).sort(-1).values.contiguous()
+        count = (~columns.isnan()).sum(-1, keepdim=True).clamp_min(1)
+        return cls(plain.mean, plain.std, plain.columns, ordered=ordered, count=count)
 
     def ranks(self, x: Tensor) -> Tensor:
         """Distribution function of the context at x (B, R, F), -√3 … √3."""
@@ -164,7 +165,9 @@ class Retrieval(PFN):
     def _summary(self, cells: Tensor) -> Tensor:
         return self.decoder_norm(torch.cat([cells[:, :-1].mean(1), cells[:, -1]], dim=-1))
 
-    def encode_context(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> EncodedContext:
+    def encode_context(
+        self, x: Tensor, y: Tensor, weight: Tensor | None = None, status: Tensor | None = None
+    ) -> EncodedContext:
         scaling = Scaling.of(x)
         cells = torch.cat([self.cells(x, scaling), self.embed_target(y).unsqueeze(1)], dim=1)
         thinking = self.thinking_rows.to(cells.dtype).expand(*cells.shape[:2], -1, -1)
@@ -262,7 +265,9 @@ class ThreeStage(PFN):
             tokens = block(tokens, block.memory(tokens))
         return tokens[:, : self.n_summaries].reshape(n_tasks, n_rows, -1)
 
-    def encode_context(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> EncodedContext:
+    def encode_context(
+        self, x: Tensor, y: Tensor, weight: Tensor | None = None, status: Tensor | None = None
+    ) -> EncodedContext:
         scaling = Scaling.of(x)
         cells = self.cells(x, scaling) + self.embed_cell_target(y).unsqueeze(1)
         cells, memories = self._columns(cells, None)
@@ -299,7 +304,9 @@ class TwoHeads(PFN):
         inner = 1.2 * torch.special.ndtri(torch.arange(1, n_bars) / n_bars)
         self.register_buffer("borders", torch.cat([torch.tensor([-10.0]), inner, torch.tensor([10.0])]))
 
-    def encode_context(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> EncodedContext:
+    def encode_context(
+        self, x: Tensor, y: Tensor, weight: Tensor | None = None, status: Tensor | None = None
+    ) -> EncodedContext:
         if not y.is_floating_point():
             return super().encode_context(x, y)
         target, scaling = Scaling.of(y.unsqueeze(-1)), Scaling.of(x)

@@ -170,7 +170,7 @@ def summarise(problems: dict[str, Record], curves: dict[str, dict[str, Array]], 
 
 
 def report(directory: str, suite: str, methods: list[str], names: list[str] | None, n_seeds: int,
-           n_evaluations: int) -> None:
+           n_evaluations: int, results: Path) -> None:
     """Write the suite's results and figure, and print its table."""
     caches = {method: Cache(directory, method) for method in methods}
     problems: dict[str, Record] = {}
@@ -187,11 +187,11 @@ def report(directory: str, suite: str, methods: list[str], names: list[str] | No
             "seeds": sorted(r["seed"] for r in runs[methods[0]]), "best_known": float(best), "typical": typical,
             "methods": {m: score(records, curve[m]) for m, records in runs.items()}}
     summary = summarise(problems, curves, methods)
-    write_json(RESULTS / f"bayesopt-{suite}.json", circumstances(0, "botorch", "optuna", "scipy", "scikit-learn") | {
+    write_json(results / f"bayesopt-{suite}.json", circumstances(0, "botorch", "optuna", "scipy", "scikit-learn") | {
         "evaluations": n_evaluations, "initial_points": N_INITIAL, "intervals_over": "seeds; problems in the summary",
         "area": "mean regret after the initial points", "summary": summary, "problems": problems})
     print_table(summary, problems)
-    draw(RESULTS / f"bayesopt-{suite}.png", curves, methods)
+    draw(results / f"bayesopt-{suite}.png", curves, methods)
 
 
 def print_table(summary: Record, problems: Record) -> None:
@@ -240,11 +240,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--evaluations", type=int, default=50)
     parser.add_argument("--report", action="store_true", help="write results and figures from the caches, run nothing")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where they are written")
     args = parser.parse_args()
     use_one_thread()
     if args.report:
         for suite in args.suite:
-            report(args.cache, suite, args.methods, args.problems, args.seeds, args.evaluations)
+            report(args.cache, suite, args.methods, args.problems, args.seeds, args.evaluations, args.results)
     else:
         fill(args.cache, args.suite, args.methods, args.problems, args.seeds, args.evaluations)
 

@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--problems", nargs="+", default=PROBLEMS)
+    parser.add_argument("--out", default=str(RESULTS / "bayesopt-speed.json"))
     parser.add_argument("--print", action="store_true", help="do not write the results")
     arguments = parser.parse_args()
     import torch
@@ -82,7 +83,7 @@ def main() -> None:
                          "seconds": medians, "ratios": ratios})
             print(name, n_observed, medians, ratios, flush=True)
     if not arguments.print:
-        write_json(RESULTS / "bayesopt-speed.json", {
+        write_json(arguments.out, {
             "what": "median seconds per suggestion, CPU time unless it says wall", "threads": arguments.threads,
             "repeats": arguments.repeats, "circumstances": circumstances(0, "torch", "botorch", "optuna"), "rows": rows,
         })

@@ -54,6 +54,18 @@ def scores(dataset: Dataset, size: int, checkpoint: str) -> dict[str, float]:
     return row
 
 
+def table(task: str, rows: dict[str, dict[str, float]]) -> str:
+    """Means over the datasets by context size, in Markdown."""
+    metrics = list(next(iter(rows.values())))
+    sizes = sorted({int(key.split("/")[1]) for key in rows})
+    lines = [f"{task}, {len(rows) // len(sizes)} datasets", "", f"| context rows | {' | '.join(metrics)} |",
+             "|---" * (len(metrics) + 1) + "|"]
+    for size in sizes:
+        means = [np.mean([row[metric] for key, row in rows.items() if key.endswith(f"/{size}")]) for metric in metrics]
+        lines.append(f"| {size} | " + " | ".join(f"{mean:.4f}" for mean in means) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,13 +90,7 @@ def main() -> None:
         record[task] = {"date": str(datetime.date.today()), "checkpoint": checkpoints[task], "rows": rows}
         out.write_text(json.dumps(record, indent=0, sort_keys=True) + "\n")
     for task in args.tasks:
-        rows = record[task]["rows"]
-        metrics = list(next(iter(rows.values())))
-        print(f"\n{task}, {len(rows) // len(SIZES)} datasets\n\n| context rows | {' | '.join(metrics)} |")
-        print("|---" * (len(metrics) + 1) + "|")
-        for size in SIZES:
-            means = [np.mean([row[metric] for key, row in rows.items() if key.endswith(f"/{size}")]) for metric in metrics]
-            print(f"| {size} | " + " | ".join(f"{mean:.4f}" for mean in means) + " |")
+        print("\n" + table(task, record[task]["rows"]))
 
 
 if __name__ == "__main__":

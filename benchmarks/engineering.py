@@ -135,9 +135,11 @@ def compute(args: argparse.Namespace) -> dict[str, Any]:
     """Fill `args.out` with whatever is asked for and not there yet; written after every seed of a set."""
     out = Path(args.out)
     results = read_results(out)
-    for seed, dataset in tqdm(list(product(range(N_SEEDS), read_datasets(args.data))), disable=None):
+    for seed, dataset in tqdm(list(product(range(args.seeds), read_datasets(args.data))), disable=None):
+        if args.sets is not None and dataset.name not in args.sets:
+            continue
         done = set()
-        for model, size in product(args.models, SIZES):
+        for model, size in product(args.models, args.sizes):
             key = f"{dataset.name}/{size}/{seed}/{model}"
             if (key in results["rows"] and not args.redo) or (model in SLOW and seed >= N_SLOW_SEEDS):
                 continue
@@ -181,6 +183,9 @@ if __name__ == "__main__":
     parser.add_argument("--data", default=str(here / "data" / "engineering"))
     parser.add_argument("--out", default=str(here / "results" / "engineering.json"))
     parser.add_argument("--models", nargs="+", choices=list(NAMES), default=list(NAMES))
+    parser.add_argument("--sets", nargs="+", help="file names without .npz; all by default")
+    parser.add_argument("--sizes", nargs="+", type=int, choices=SIZES, default=list(SIZES), help="training rows")
+    parser.add_argument("--seeds", type=int, default=N_SEEDS, help="draws of the training rows")
     parser.add_argument("--checkpoint", default="classifier")
     parser.add_argument("--redo", action="store_true", help="compute again what is there already")
     torch.set_num_threads(1)

@@ -80,7 +80,7 @@ def thinned(curve: np.ndarray) -> np.ndarray:
     return curve[np.ceil(np.arange(1, N_POINTS + 1) / N_POINTS * len(curve)).astype(int) - 1]
 
 
-def report(directory: str, sets: list[CurveSet], methods: list[str], n_seeds: int) -> None:
+def report(directory: str, sets: list[CurveSet], methods: list[str], n_seeds: int, folder: Path) -> None:
     curves, seconds = {}, {}
     for method in (one for one in methods if one not in PREDICTORS):
         records = Cache(directory, method).records
@@ -91,9 +91,9 @@ def report(directory: str, sets: list[CurveSet], methods: list[str], n_seeds: in
         "optimisation": summarise(curves, seconds, [one.name for one in sets]),
         "predictions": {method: predictions(directory, method, sets, n_seeds) for method in methods if method in PREDICTORS},
     }
-    write_json(RESULTS / "freeze-thaw.json", results)
+    write_json(folder / "freeze-thaw.json", results)
     print_tables(results)
-    draw(RESULTS / "freeze-thaw.png", curves, [one.name for one in sets])
+    draw(folder / "freeze-thaw.png", curves, [one.name for one in sets])
 
 
 def summarise(curves: dict[str, np.ndarray], seconds: dict[str, float], names: list[str]) -> Record:
@@ -176,11 +176,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--model", default="freeze-thaw", help="name or checkpoint")
     parser.add_argument("--report", action="store_true", help="write results and figure from the cache, run nothing")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where they are written")
     args = parser.parse_args()
     use_one_thread()
     sets = chosen_sets(args.part, args.sets)
     if args.report:
-        report(args.cache, sets, args.methods, args.seeds)
+        report(args.cache, sets, args.methods, args.seeds, args.results)
     else:
         fill(args.cache, sets, args.methods, args.seeds, args.model)
 

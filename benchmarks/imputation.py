@@ -106,6 +106,8 @@ def summary(rows: dict[str, dict[str, float]]) -> str:
     lines = []
     for mechanism in MECHANISMS:
         for metric, sign in (("rmse", -1), ("accuracy", 1)):
+            if metric not in mean:                                  # no column with categories
+                continue
             table = mean.loc[mechanism][metric].unstack().dropna(how="all")
             table = table[[model for model in MODELS if model in table]].dropna()
             rank = (-sign * table).rank(axis=1).mean()
@@ -125,12 +127,13 @@ def main() -> None:
     parser.add_argument("--out", default=str(here / "results" / "imputation.json"))
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="all by default")
     parser.add_argument("--redo", action="store_true", help="compute again what is there already")
     args = parser.parse_args()
     torch.set_num_threads(1)
     out = Path(args.out)
     results = read_results(out)
-    for name in tqdm(SETS, disable=None):
+    for name in tqdm(args.sets, disable=None):
         dataset = read_dataset(Path(args.data) / f"{name}.npz")
         done = set()
         for mechanism in MECHANISMS:

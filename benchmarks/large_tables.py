@@ -43,7 +43,8 @@ CONTEXTS: dict[str, dict[str, Any]] = {"pfn": {}, "pfn-full": {"context": "full"
 }
 BASELINES = ("catboost", "lightgbm", "forest")
 MODELS = (*CONTEXTS, *BASELINES)
-NAMES = {"pfn": "PFN, defaults", "catboost": "CatBoost", "lightgbm": "LightGBM", "forest": "random forest"}
+NAMES = {"pfn": "PFN, defaults (local)", "pfn-subsample-1000": "PFN, samples of 1000 rows",
+         "pfn-local-500": "PFN, local, 500 rows", "catboost": "CatBoost", "lightgbm": "LightGBM", "forest": "random forest"}
 Row = dict[str, float]
 
 

@@ -55,6 +55,13 @@ def prior_gains(n_features: int, n_tasks: int, seed: int) -> list[float]:
     return [gain(x[:400], y[:400], x[400:], y[400:]) for x, y in tqdm(list(tables), disable=None)]
 
 
+def table(gain: dict[str, dict[str, float]]) -> str:
+    lines = [f"| share of error removed, quantile | {' | '.join(str(q) for q in QUANTILES)} |",
+             "|---" * (len(QUANTILES) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(f'{value:.2f}' for value in row.values())} |" for name, row in gain.items()]
+    return "\n".join(lines)
+
+
 def main() -> None:
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -73,9 +80,7 @@ def main() -> None:
     seeds = {"real": 0, "prior": [0, 1]}
     about = {"date": str(datetime.date.today()), "machine": machine, "tasks": args.tasks, "seeds": seeds}
     Path(args.out).write_text(json.dumps(about | {"gain": record}, indent=1) + "\n")
-    print(f"| share of error removed, quantile | {' | '.join(str(q) for q in QUANTILES)} |\n|---|{'---|' * len(QUANTILES)}")
-    for name, row in record.items():
-        print(f"| {name} | {' | '.join(f'{value:.2f}' for value in row.values())} |")
+    print(table(record))
 
 
 if __name__ == "__main__":

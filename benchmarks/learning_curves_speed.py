@@ -8,6 +8,7 @@ after one that does not count. Writes results/learning-curves-speed.json.
 
 from __future__ import annotations
 
+import argparse
 import time
 from pathlib import Path
 
@@ -32,13 +33,17 @@ def seconds(values: np.ndarray) -> float:
 
 
 def main() -> None:
-    shape = TaskShape(1000, 100, 1, 50)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default=str(Path(__file__).resolve().parent / "results" / "learning-curves-speed.json"))
+    parser.add_argument("--curves", nargs="+", type=int, default=[1, 100, 1000])
+    args = parser.parse_args()
+    shape = TaskShape(max(args.curves), 100, 1, 50)
     values = LearningCurvePrior().sample(shape, generator=torch.Generator().manual_seed(SEED)).y.clamp(0, 1).numpy()
-    found = {f"{n} curves": round(seconds(values[:n]), 4) for n in (1, 100, 1000)}
+    found = {f"{n} curves": round(seconds(values[:n]), 4) for n in args.curves}
     print(found)
     about = circumstances(SEED, "scikit-learn")
     about |= {"threads": torch.get_num_threads(), "seconds_are": "wall clock, idle machine"}
-    write_json(Path(__file__).parent / "results" / "learning-curves-speed.json", about | {"seconds": found})
+    write_json(args.out, about | {"seconds": found})
 
 
 if __name__ == "__main__":

@@ -81,6 +81,14 @@ def shape_for(name: str, batch: int) -> TaskShape:
     return TaskShape(batch, ROWS, features, ROWS // 2)
 
 
+def table(rows: dict[str, dict[str, float]]) -> str:
+    lines = ["| prior | rows × features | tasks/s | not finite |", "|---|---|---|---|"]
+    for name, row in rows.items():
+        bad = f"{row['not finite']} of {row['values']:.1e}" if "values" in row else ""
+        lines.append(f"| {name} | {row['rows']} × {row['features']} | {row['tasks_per_second']} | {bad} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -123,10 +131,7 @@ def main() -> None:
     machine = torch.cuda.get_device_name() if on_gpu else f"one thread of {os.cpu_count()} cores, {platform.machine()}"
     about = {"date": str(datetime.date.today()), "machine": machine, "seed": SEED, "batch": batch}
     Path(args.out).write_text(json.dumps(about | {"priors": rows}, indent=1) + "\n")
-    print("| prior | rows × features | tasks/s | not finite |\n|---|---|---|---|")
-    for name, row in rows.items():
-        bad = f"{row['not finite']} of {row['values']:.1e}" if "values" in row else ""
-        print(f"| {name} | {row['rows']} × {row['features']} | {row['tasks_per_second']} | {bad} |")
+    print(table(rows))
 
 
 if __name__ == "__main__":

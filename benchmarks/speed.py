@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from catboost import CatBoostClassifier
 
 from estimators import PFNClassifier, PFNRegressor
 
@@ -36,6 +35,8 @@ def seconds(model: Any, X: np.ndarray, y: np.ndarray, X_test: np.ndarray) -> flo
 
 
 def measure(n_rows: int, n_features: int) -> dict[str, float | str]:
+    from catboost import CatBoostClassifier
+
     rng = np.random.default_rng(0)
     X, X_test = rng.normal(size=(2, n_rows, n_features))
     y = (X[:, 0] + X[:, 1] * X[:, -1] + 0.3 * rng.normal(size=n_rows) > 0).astype(int)
@@ -75,25 +76,29 @@ def measure_many(n_tables: int, n_rows: int, n_features: int) -> dict[str, float
             "together": round(together, 3), "ratio": round(single / together, 2)}
 
 
+def tables(record: dict[str, Any]) -> str:
+    lines = ["| rows × features | first call, s | PFN, s | one more row, s | ratio | one member, s | PFNRegressor, s "
+             "| CatBoost, s | PFN / CatBoost |", "|---|---|---|---|---|---|---|---|---|",
+             *(f"| {' | '.join(map(str, row.values()))} |" for row in record["rows"])]
+    if record["many"]:
+        lines += ["", "| tables | one by one, s | together, s | ratio |", "|---|---|---|---|",
+                  *(f"| {' | '.join(map(str, row.values()))} |" for row in record["many"])]
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default=str(Path(__file__).resolve().parent / "results" / "speed.json"))
     parser.add_argument("--sizes", nargs="+", default=["100x5", "500x10", "1000x50", "3000x30", "10000x20"],
                         metavar="ROWSxFEATURES")
+    parser.add_argument("--tables", type=int, default=32, help="in one call")
     args = parser.parse_args()
     rows = [measure(*map(int, size.split("x"))) for size in args.sizes]
-    many = [measure_many(32, 50, 5), measure_many(32, 200, 10)]
+    many = [measure_many(args.tables, 50, 5), measure_many(args.tables, 200, 10)]
     machine = f"{os.cpu_count()} cores, {platform.machine()}, bfloat16 {torch.cpu.get_capabilities().get('avx512_bf16')}"
     record = {"date": str(datetime.date.today()), "machine": machine, "torch": torch.__version__, "rows": rows, "many": many}
     Path(args.out).write_text(json.dumps(record, indent=1) + "\n")
-    print("| rows × features | first call, s | PFN, s | one more row, s | ratio | one member, s | PFNRegressor, s "
-          "| CatBoost, s | PFN / CatBoost |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for row in rows:
-        print(f"| {' | '.join(map(str, row.values()))} |")
-    print("\n| tables | one by one, s | together, s | ratio |\n|---|---|---|---|")
-    for row in many:
-        print(f"| {' | '.join(map(str, row.values()))} |")
+    print(tables(record))
 
 
 if __name__ == "__main__":

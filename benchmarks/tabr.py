@@ -36,7 +36,7 @@ from sklearn.preprocessing import FunctionTransformer
 from tabr_data import CACHE, SETS, load, split
 from tqdm import tqdm
 
-from estimators.datasets import Split
+from estimators.datasets import Split, read_dataset
 from estimators.metrics import Normal, classification_scores, regression_scores
 
 BOOSTERS = ("xgboost", "lightgbm", "catboost")
@@ -191,8 +191,9 @@ def compute(args: argparse.Namespace) -> dict[str, Any]:
     """Fill `args.out` with whatever is asked for and not there yet; written after every result."""
     out = Path(args.out)
     results = read_results(out)
-    for name in tqdm(args.sets, disable=None):
-        dataset = load(name, args.cache)
+    for source in tqdm(args.files or args.sets, disable=None):
+        dataset = read_dataset(source) if args.files else load(source, args.cache)
+        name = dataset.name
         for seed in args.seeds if len(dataset.X) <= LARGE else args.seeds[:1]:
             rows = split(dataset, seed)
             for model in args.models:
@@ -226,19 +227,20 @@ def table(rows: dict[str, dict[str, float]], models: list[str], classification: 
     mean = frame.groupby(["set", "model"]).mean()
     lines = [f"| set | metric | {' | '.join(models)} |", "|" + "---|" * (len(models) + 2)]
     ranks: dict[str, list[pd.Series]] = {"numeric": [], "all": []}
-    for name, source in SETS.items():
-        metric = classification if source.task == "classification" else "rmse"
+    others = [name for name in mean.index.unique("set") if name not in SETS]
+    for name in (*SETS, *others):
         here = [model for model in models if (name, model) in mean.index]
         if not here:
             continue
         part = mean.loc[name].reindex(models)
+        metric = classification if "accuracy" in part and part["accuracy"].notna().any() else "rmse"
         seconds = part["seconds_fit"] + part["seconds_predict"]
         cells = [f"{part[metric][model]:.4f} ({seconds[model]:.0f} s)" if model in here else "–" for model in models]
         lines.append(f"| {name} | {metric} | {' | '.join(cells)} |")
         if len(here) == len(models):
             rank = part[metric].rank(ascending=SIGNS[metric] < 0)
             ranks["all"].append(rank)
-            if source.numeric:
+            if name in SETS and SETS[name].numeric:
                 ranks["numeric"].append(rank)
     for kind, ranked in ranks.items():
         if ranked:
@@ -254,6 +256,7 @@ def main() -> None:
     parser.add_argument("--out", default=str(Path(__file__).resolve().parent / "results" / "tabr.json"))
     parser.add_argument("--models", nargs="+", choices=[m for m in MODELS if m not in MEMBERS], default=["tabr", *BOOSTERS])
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--files", nargs="+", type=Path, metavar="FILE.npz", help="tables to read in place of these sets")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--metric", choices=("accuracy", "log_loss", "auc"), default="accuracy", help="of classifiers")

@@ -65,6 +65,16 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def tables(results: dict[str, dict[str, Any]]) -> str:
+    parts = []
+    for run, rows in results.items():
+        ordered = sorted(rows.values(), key=lambda row: row["tasks"])
+        metrics = [name for name in ordered[0] if isinstance(ordered[0][name], (int, float))]
+        parts.append("\n".join([run, "", f"| {' | '.join(metrics)} |", "|---" * len(metrics) + "|",
+                                *(f"| {' | '.join(f'{row[name]:,}' for name in metrics)} |" for row in ordered)]))
+    return "\n\n".join(parts)
+
+
 def main() -> None:
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,11 +90,7 @@ def main() -> None:
         row = evaluate(checkpoint, args.data)
         results.setdefault(args.run, {})[str(row["tasks"])] = row
         args.out.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    for run, rows in results.items():
-        ordered = sorted(rows.values(), key=lambda row: row["tasks"])
-        metrics = [name for name in ordered[0] if isinstance(ordered[0][name], (int, float))]
-        print(f"\n{run}\n\n| {' | '.join(metrics)} |\n{'|---' * len(metrics)}|")
-        print("\n".join(f"| {' | '.join(f'{row[name]:,}' for name in metrics)} |" for row in ordered))
+    print(tables(results))
     if results:
         draw(results, args.out.with_suffix(".png"))
 

@@ -274,6 +274,19 @@ class Bench:
         }
 
 
+def table(networks: dict[str, list[dict[str, Any]]]) -> str:
+    lines = ["| network | tasks × rows × features | system | parameters | GFLOP/task | tasks/s | share of peak "
+             "| pfnkit is × |", "|---|---|---|---|---|---|---|---|"]
+    for size, results in networks.items():
+        for result in results:
+            shape = " × ".join(str(result[key]) for key in ("tasks", "rows", "features"))
+            for name, row in result["systems"].items():
+                lines.append(f"| {size} | {shape} | {name} | {row['parameters']:,} | {row['gflop_per_task']} | "
+                             f"{row['tasks_per_second']} | {row['share_of_peak']:.0%} | "
+                             f"{result['pfnkit_times_peer'].get(name, '')} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nano", metavar="PATH", help="checkout of nanoTabPFN; without it, it is left out")
@@ -305,15 +318,7 @@ def main() -> None:
             bench.turn(args.steps)
             record["networks"] = {size: [done.result() for done in row if done.losses] for size, row in benches.items()}
             Path(args.out).write_text(json.dumps(record, indent=1) + "\n")
-    print("| network | tasks × rows × features | system | parameters | GFLOP/task | tasks/s | share of peak | pfnkit is × |")
-    print("|---|---|---|---|---|---|---|---|")
-    for size, results in record["networks"].items():
-        for result in results:
-            shape = " × ".join(str(result[key]) for key in ("tasks", "rows", "features"))
-            for name, row in result["systems"].items():
-                print(f"| {size} | {shape} | {name} | {row['parameters']:,} | {row['gflop_per_task']} | "
-                      f"{row['tasks_per_second']} | {row['share_of_peak']:.0%} | "
-                      f"{result['pfnkit_times_peer'].get(name, '')} |")
+    print(table(record["networks"]))
 
 
 if __name__ == "__main__":
