@@ -14,6 +14,7 @@ from estimators.space import SearchSpace
 from estimators.tabr import TabRClassifier, TabRRegressor
 from estimators.tabr_space import TABR_S_SEARCH_SPACE, TABR_SEARCH_SPACE
 from estimators.trials import Trial
+from pfn import __version__ as __version__
 
 __all__ = [
     "TABR_SEARCH_SPACE",

@@ -109,7 +109,7 @@ class PFNEstimator(Persistence, TakesTables):
         return self._encoder.transform(table)
 
     def _encode_queries(self, X: Any) -> Tensor:
-        return torch.from_numpy(self._encoder.transform(as_table(self, X, reset=False)))
+        return torch.from_numpy(self._encoder.transform(as_table(self, X, reset=False, keep_types=True)))
 
     def _view_settings(self) -> dict[str, Any]:
         """Arguments of `make_views` that both tasks share."""
@@ -207,7 +207,7 @@ class PFNEstimator(Persistence, TakesTables):
 
 
 def check_positive_integer(name: str, value: Any) -> None:
-    if not isinstance(value, (int, np.integer)) or value < 1:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name}={value!r} is not a positive integer.")
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from estimators.surrogate import History, Surrogate, load_network
 from estimators.trials import SIGNS, Trial, checked_constraints, checked_params, checked_value, history_of
 from estimators.user_prior import UserPrior
 from pfn import PFN, BarPosterior
+from pfn.files import CONTENT_ERRORS, checked_counts, read_json, write_json
 
 _FORMAT = 1
 _SPARE = 64                                                         # initial points, in place of those that are taken
@@ -293,10 +292,7 @@ class BayesianOptimizer:
             "seed": self._seed, "n_asked": self._n_asked, "settings": asdict(self.settings), "pending": self.pending_,
             "trials": [asdict(trial) for trial in self.trials_],
         }
-        target = Path(path)
-        beside = target.with_name(f".{target.name}.part")
-        beside.write_text(json.dumps(state, indent=1) + "\n")
-        os.replace(beside, target)
+        write_json(path, state)
 
     @classmethod
     def load(
@@ -307,24 +303,30 @@ class BayesianOptimizer:
 
         Raises
         ------
+        FileNotFoundError
+            If there is no such file.
         ValueError
             If the file was not written by `save`.
         """
         try:
-            state = json.loads(Path(path).read_text())
+            state = read_json(path)
             if state["format"] != _FORMAT:
                 raise ValueError(f"format {state['format']}")
+            settings = SearchSettings(**state["settings"])
+            checked_counts({name: state[name] for name in ("n_constraints", "n_initial", "n_asked")}
+                           | {name: getattr(settings, name) for name in ("n_candidates", "max_context")})
+            checked_counts({"seed": state["seed"]}, 2**31 - 1)
             space = {name: json_to_distribution(one) for name, one in state["space"].items()}
             optimizer = cls(
                 space, state["directions"], state["n_constraints"], 0, n_initial=state["n_initial"], model=model,
-                settings=SearchSettings(**state["settings"]),
+                settings=settings,
             )
             for trial in state["trials"]:
                 optimizer.tell(trial["params"], trial["value"], trial["constraints"] or None, is_bound=trial["is_bound"])
             optimizer.pending_ = [checked_params(optimizer.space, point) for point in state["pending"]]
             optimizer._seed, optimizer._n_asked = int(state["seed"]), int(state["n_asked"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{os.fspath(path)!r} was not written by this version's save ({error!r}).") from error
+        except CONTENT_ERRORS as error:
+            raise ValueError(f"{os.fspath(path)!r} was not written by this version's save ({error!r:.500}).") from error
         optimizer.prior = None if prior is None else UserPrior(optimizer.space, prior)
         return optimizer
 

@@ -10,6 +10,8 @@ from estimators.early_stopping import CurveStopper
 if TYPE_CHECKING:
     from xgboost.callback import TrainingCallback
 
+__all__ = ["LightGBMCallback", "xgboost_callback"]
+
 # Prefixes of XGBoost's own metrics that are better when larger, as in xgboost.callback.EarlyStopping.
 _XGBOOST_SCORES = ("auc", "aucpr", "pre", "map", "ndcg")
 _XGBOOST_LOSSES = ("rms", "mae", "mape", "mphe", "logloss", "mlogloss", "error", "merror", "quantile", "poisson-", "gamma-")

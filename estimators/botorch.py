@@ -35,7 +35,7 @@ class PFNPosterior(Posterior):
     Parameters
     ----------
     bars : BarPosterior
-        With batch shape (*b, q, m): t-batches, points, outputs. `estimators.acquisition` takes it as it is.
+        With batch shape `(*b, q, m)`: t-batches, points, outputs. `estimators.acquisition` takes it as it is.
     """
 
     def __init__(self, bars: BarPosterior) -> None:
@@ -66,39 +66,39 @@ class PFNPosterior(Posterior):
 
     @property
     def mean(self) -> Tensor:
-        """Expectation, (*b, q, m)."""
+        """Expectation, `(*b, q, m)`."""
         return self.bars.mean
 
     @property
     def variance(self) -> Tensor:
-        """Variance, (*b, q, m), noise included."""
+        """Variance, `(*b, q, m)`, noise included."""
         return self.bars.variance
 
     def quantile(self, value: Tensor) -> Tensor:
-        """Quantiles of each marginal, (*b, q, m) for a number and (k, *b, q, m) for k of them."""
+        """Quantiles of each marginal, `(*b, q, m)` for a number and `(k, *b, q, m)` for k of them."""
         quantiles = self.bars.quantile(value.reshape(-1)).movedim(-1, 0)
         return quantiles if value.ndim else quantiles.squeeze(0)
 
     def density(self, value: Tensor) -> Tensor:
-        """Density of each marginal, (*b, q, m) for a number and (k, *b, q, m) for k of them."""
+        """Density of each marginal, `(*b, q, m)` for a number and `(k, *b, q, m)` for k of them."""
         density = self.bars.unsqueeze().log_prob(value.reshape(-1).to(self.device)).exp().movedim(-1, 0)
         return density if value.ndim else density.squeeze(0)
 
     def rsample_from_base_samples(self, sample_shape: torch.Size, base_samples: Tensor) -> Tensor:
-        """Draws (*sample_shape, *b, q, m) from standard normal values of that shape."""
+        """Draws `(*sample_shape, *b, q, m)` from standard normal values of that shape."""
         # In float64: in float32 the probability of 5.5 standard deviations is 1, of which the quantile is infinite.
         q = torch.special.ndtr(base_samples.double()).clamp(1e-16, 1 - 1e-16)
         q = q.reshape(-1, *self.base_sample_shape).movedim(0, -1)
         return self.bars.quantile(q).movedim(-1, 0).reshape(self._extended_shape(sample_shape))
 
     def rsample(self, sample_shape: torch.Size | None = None) -> Tensor:
-        """Draws (*sample_shape, *b, q, m), by torch's global generator as all of BoTorch."""
+        """Draws `(*sample_shape, *b, q, m)`, by torch's global generator as all of BoTorch."""
         sample_shape = torch.Size() if sample_shape is None else sample_shape
         shape = self._extended_shape(sample_shape)
         return self.rsample_from_base_samples(sample_shape, torch.randn(shape, dtype=torch.float64, device=self.device))
 
     def scaled(self, weights: Tensor, offset: float = 0.0) -> PFNPosterior:
-        """The distribution of weights · Y + offset, (*b, q, 1), if only one of the m weights is not 0."""
+        """The distribution of weights · Y + offset, `(*b, q, 1)`, if only one of the m weights is not 0."""
         used = weights.nonzero().flatten().tolist()
         if len(used) != 1:
             raise NotImplementedError(
@@ -124,9 +124,9 @@ class PFNModel(Model):
 
     Parameters
     ----------
-    train_X : Tensor of shape (*batch_shape, n, d)
+    train_X : Tensor of shape `(*batch_shape, n, d)`
         In [0, 1]; see `botorch.utils.transforms.normalize`.
-    train_Y : Tensor of shape (*batch_shape, n, m)
+    train_Y : Tensor of shape `(*batch_shape, n, m)`
         Raw outcomes, each of the m outputs a task of its own. They may be in any units, unless the network is trained on
         fixed ones (``config.scaling == "prior"``, such as "gp": mean 0 and variance 1).
     network : str, path or PFN
@@ -210,7 +210,7 @@ class PFNModel(Model):
         return posterior_transform(posterior)
 
     def condition_on_observations(self, X: Tensor, Y: Tensor, **kwargs: Any) -> PFNModel:
-        """The model of the old data and the new X (*b, n', d) and Y (*b', n', m); batch shapes broadcast."""
+        """The model of the old data and the new X `(*b, n', d)` and Y `(*b', n', m)`; batch shapes broadcast."""
         batch = torch.broadcast_shapes(self.batch_shape, X.shape[:-2], Y.shape[:-2])
         old = self._expanded(batch)
         return PFNModel(
@@ -220,7 +220,7 @@ class PFNModel(Model):
         )
 
     def fantasize(self, X: Tensor, sampler: MCSampler, **kwargs: Any) -> PFNModel:
-        """Models of the data and an outcome of X (*b, n', d) drawn from the posterior, with batch (*n_samples, *b)."""
+        """Models of the data and an outcome of X `(*b, n', d)` drawn from the posterior, with batch `(*n_samples, *b)`."""
         return self.condition_on_observations(X, sampler(self.posterior(X)))
 
     def subset_output(self, idcs: list[int]) -> PFNModel:

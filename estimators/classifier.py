@@ -77,7 +77,8 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
     classes_ : ndarray of shape (n_classes,)
         Class labels in sorted order. More than the network's outputs are predicted by a tree of choices.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Columns of X.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Only when X had string column names.
     temperature_ : float
         The temperature in use; below 1 the network was too cautious on this table.

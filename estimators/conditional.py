@@ -13,7 +13,7 @@ import pandas as pd
 
 from estimators.classifier import PFNClassifier
 from estimators.regressor import PFNRegressor
-from estimators.table import TakesTables, as_numeric, as_table, check_finite
+from estimators.table import TakesTables, as_numeric, as_table, check_finite, check_range
 from pfn import PFN
 
 TableLike: TypeAlias = "np.ndarray | pd.DataFrame"                             # float64, or a frame
@@ -55,8 +55,9 @@ class Columns:
         for j in range(frame.shape[1]):
             column = frame.iloc[:, j]
             if j in self.labels:
-                codes = column.map(_key, na_action="ignore").map(self._code_of[j])
-                x[:, j] = codes.to_numpy(dtype=np.float64, na_value=np.nan)
+                code, missing = self._code_of[j], column.isna().to_numpy(dtype=bool)
+                keys = [None if gap else _key(cell) for cell, gap in zip(column, missing, strict=True)]
+                x[:, j] = [np.nan if key is None else code.get(key, np.nan) for key in keys]
                 continue
             numbers = _numbers(column)
             if numbers is None:
@@ -64,6 +65,7 @@ class Columns:
                     f"column {column.name!r} held numbers in fit but now holds {column.dropna().iloc[0]!r}; "
                     "pass the same types, or strings from the start."
                 )
+            check_range(numbers[~np.isnan(numbers)], f"column {column.name!r}")
             x[:, j] = numbers
         return x, frame.isna().to_numpy()
 
@@ -111,7 +113,7 @@ class Columns:
             return list(pd.to_timedelta(np.rint(values), unit="s"))
         if pd.api.types.is_integer_dtype(dtype):
             limits = np.iinfo(getattr(dtype, "numpy_dtype", dtype))
-            return [int(np.clip(value, limits.min, limits.max)) for value in np.rint(values)]
+            return [min(max(int(value), limits.min), limits.max) for value in np.rint(values)]          # no float is 2⁶³ - 1
         return values.tolist()
 
 
@@ -219,7 +221,7 @@ class ConditionalEstimator(TakesTables):
 
     def _read(self, X: Any, *, reset: bool) -> TableLike:
         """Checked by scikit-learn's rules; frames stay frames."""
-        table = as_table(self, X, reset=reset)
+        table = as_table(self, X, reset=reset, keep_types=not reset and bool(self._columns.labels))
         return X if isinstance(X, pd.DataFrame) else table
 
     def _conditional(self, features: np.ndarray, target: np.ndarray, column: int) -> Conditional:

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from estimators.base import check_positive_integer
 from estimators.conditional import ConditionalEstimator, TableLike, as_given
+from estimators.fitting import all_or_nothing
 from pfn import PFN
 
 
@@ -47,7 +48,8 @@ class PFNDensity(DensityMixin, ConditionalEstimator):
     Attributes
     ----------
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Columns of X.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Only when X had string column names.
 
     Notes
@@ -94,6 +96,7 @@ class PFNDensity(DensityMixin, ConditionalEstimator):
         self.max_context = max_context
         self.random_state = random_state
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any = None) -> PFNDensity:
         """Store the table as context; no weight is trained.
 

@@ -15,6 +15,8 @@ from torch import Tensor
 from pfn import BarDistribution
 from pfn.bar import BarPosterior
 
+__all__ = ["PredictiveDistribution"]
+
 
 @dataclass(frozen=True)
 class PredictiveDistribution:

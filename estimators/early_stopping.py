@@ -19,6 +19,8 @@ from estimators.curve_distribution import CurveDistribution
 from estimators.learning_curves import LearningCurveExtrapolator
 from pfn import PFN
 
+__all__ = ["CurveStopper", "StoppingDecision", "StoppingRule", "partial_fit_with_stopping"]
+
 LARGEST = 1e100                                                     # what a forecast can be made from
 _N_LATER = 24                                                       # later steps that are looked at
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)              # on (-1, 1)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from estimators.freeze_thaw_surrogate import load_freeze_thaw_network
 from estimators.space import SearchSpace
 from estimators.trials import SIGNS, checked_params
 from pfn import PFN
+from pfn.files import CONTENT_ERRORS, checked_counts, read_json, write_json
 from pfn.freeze_thaw import MAX_PARAMS
 
 Run = int | Suggestion | Mapping[str, Any]
@@ -338,10 +337,7 @@ class FreezeThawOptimizer:
             "seed": self._seed, "n_asked": self._n_asked, "curves": [asdict(one) for one in self.curves_],
             "pending": [[one.number, one.step] for one in self.pending_],
         }
-        target = Path(path)
-        beside = target.with_name(f".{target.name}.part")
-        beside.write_text(json.dumps(state, indent=1) + "\n")
-        os.replace(beside, target)
+        write_json(path, state)
 
     @classmethod
     def load(
@@ -351,13 +347,18 @@ class FreezeThawOptimizer:
 
         Raises
         ------
+        FileNotFoundError
+            If there is no such file.
         ValueError
             If the file was not written by `save`.
         """
         try:
-            state = json.loads(Path(path).read_text())
+            state = read_json(path)
             if state["format"] != _FORMAT:
                 raise ValueError(f"format {state['format']}")
+            checked_counts({name: state["settings"][name] for name in ("n_initial", "n_candidates")}
+                           | {"n_asked": state["n_asked"]})
+            checked_counts({"seed": state["seed"]}, 2**31 - 1)
             space = {name: json_to_distribution(one) for name, one in state["space"].items()}
             optimizer = cls(space, **state["settings"], model=model)
             for number, one in enumerate(state["curves"]):
@@ -369,8 +370,8 @@ class FreezeThawOptimizer:
             optimizer.pending_ = [Suggestion(number, optimizer.curves_[number].params, checked_step(step, optimizer.horizon))
                                   for number, step in state["pending"]]
             optimizer._seed, optimizer._n_asked = int(state["seed"]), int(state["n_asked"])
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{os.fspath(path)!r} was not written by this version's save ({error!r}).") from error
+        except CONTENT_ERRORS as error:
+            raise ValueError(f"{os.fspath(path)!r} was not written by this version's save ({error!r:.500}).") from error
         return optimizer
 
     def _loaded(self) -> PFN:

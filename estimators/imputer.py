@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from estimators.base import check_positive_integer
 from estimators.conditional import ConditionalEstimator, TableLike, as_given
+from estimators.fitting import all_or_nothing
 from pfn import PFN
 
 
@@ -47,7 +48,8 @@ class PFNImputer(OneToOneFeatureMixin, TransformerMixin, ConditionalEstimator):
     Attributes
     ----------
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Columns of X.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Only when X had string column names.
 
     Notes
@@ -94,6 +96,7 @@ class PFNImputer(OneToOneFeatureMixin, TransformerMixin, ConditionalEstimator):
         self.max_context = max_context
         self.random_state = random_state
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any = None) -> PFNImputer:
         """Store the table as context, once as it is and once for each further pass; no weight is trained.
 
@@ -196,7 +199,7 @@ class PFNImputer(OneToOneFeatureMixin, TransformerMixin, ConditionalEstimator):
     def _output(self, X: Any, table: TableLike, estimates: list[np.ndarray]) -> TableLike:
         """The table with the mean of all passes, or the categories of the last; an array in place of a frame of numbers."""
         is_categorical = [j in self._columns.labels for j in range(self.n_features_in_)]
-        x = np.where(is_categorical, estimates[-1], np.mean(estimates, axis=0))
+        x = np.where(is_categorical, estimates[-1], sum(one / len(estimates) for one in estimates))
         filled = as_given(self._fill(table, x), frame=isinstance(X, pd.DataFrame))
         is_numeric, is_bool = pd.api.types.is_numeric_dtype, pd.api.types.is_bool_dtype
         if isinstance(filled, pd.DataFrame) and all(is_numeric(dtype) and not is_bool(dtype) for dtype in filled.dtypes):

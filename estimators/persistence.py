@@ -21,9 +21,11 @@ from estimators.tabr_rows import Rows
 from estimators.tabr_table import TabRTable
 from pfn import PFN
 from pfn.checkpoint import CheckpointError, ModelCard, build_model, bundled_weights, read_archive, write_archive
+from pfn.files import CONTENT_ERRORS, parse_json
 
 _HEADER_KEY = "pfnkit-estimator"
 _FORMAT = 1
+_MAX_LABEL_BYTES = 2**28
 _DATA: dict[str, Any] = {"Table": Table, "View": View, "Part": Part, "Rows": Rows}
 _ENCODERS: dict[str, Any] = {"TableEncoder": TableEncoder, "TabRTable": TabRTable}
 
@@ -63,19 +65,15 @@ class Saved(BaseEstimator):
         if _HEADER_KEY not in metadata:
             raise CheckpointError(f"{os.fspath(path)!r} holds no estimator; save one with {cls.__name__}.save.")
         try:
-            header = json.loads(metadata[_HEADER_KEY])
+            header = parse_json(metadata[_HEADER_KEY])
             if header["format"] != _FORMAT:
-                raise CheckpointError(
-                    f"{os.fspath(path)!r} has format {header['format']}, this version reads {_FORMAT}; update pfnkit."
-                )
+                raise ValueError(f"it has format {header['format']!r:.80}, this version reads {_FORMAT}; update pfnkit")
             kind = header["estimator"]["class"]
             if kind != cls.__name__:
-                raise CheckpointError(f"{os.fspath(path)!r} holds a {kind}; load it with {kind}.load.")
+                raise ValueError(f"it holds a {kind:.80}; load it with {kind:.80}.load")
             return _unpack(header["estimator"], tensors, cls)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(f"the header of {os.fspath(path)!r} cannot be used ({error!r}); save it again.") from error
+        except CONTENT_ERRORS as error:
+            raise CheckpointError(f"{os.fspath(path)!r} cannot be used ({error!r:.500}); save it again.") from error
 
 
 class Persistence(Saved):
@@ -160,6 +158,9 @@ def _unpack(value: Any, tensors: dict[str, Tensor], cls: type[Saved]) -> Any:
     if kind == "labels":
         items = [_unpack(one, tensors, cls) for one in value["values"]]
         if value["dtype"] == "str":
+            size = 4 * len(items) * max(map(len, items), default=0)  # all get the room of the longest
+            if size > _MAX_LABEL_BYTES:
+                raise ValueError(f"labels of {size:,} bytes, the limit is {_MAX_LABEL_BYTES:,}")
             return np.array(items, dtype=str)
         array = np.empty(len(items), dtype=object)
         array[:] = items
@@ -173,6 +174,8 @@ def _unpack(value: Any, tensors: dict[str, Tensor], cls: type[Saved]) -> Any:
         return _unpack_network(value, tensors)
     entries = {name: _unpack(one, tensors, cls) for name, one in value["fields"].items()}
     if kind == "estimator":
+        if "model_" in entries and entries["model_"] is None and not _is_at_hand(entries):
+            raise ValueError(f"model={entries.get('model')!r:.80}, which is not in the file; known are {bundled_weights()}")
         estimator = cls.__new__(cls)
         estimator.__setstate__(entries)
         return estimator
@@ -183,7 +186,14 @@ def _unpack(value: Any, tensors: dict[str, Tensor], cls: type[Saved]) -> Any:
     return _DATA[kind](**entries)
 
 
+def _is_at_hand(entries: dict[str, Any]) -> bool:
+    """Whether the network is in the file or in the package: a file that is loaded must not name others to be read."""
+    source = entries.get("_tuned", entries.get("model"))
+    return isinstance(source, PFN) or (isinstance(source, str) and source in bundled_weights())
+
+
 def _unpack_network(value: dict[str, Any], tensors: dict[str, Tensor]) -> PFN:
     prefix = value["name"] + "."
-    state = {key.removeprefix(prefix): one for key, one in tensors.items() if key.startswith(prefix)}
-    return build_model(state, ModelCard.from_json(value["card"]), "estimator")
+    # Taken out: however often a header asks for a network, the file's size bounds the memory.
+    state = {key.removeprefix(prefix): tensors.pop(key) for key in list(tensors) if key.startswith(prefix)}
+    return build_model(state, ModelCard.from_json(value["card"]), "the network in it")

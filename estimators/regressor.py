@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.base import RegressorMixin, clone
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import assert_all_finite, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from estimators.base import Question
@@ -21,6 +21,7 @@ from estimators.ensemble import Part, View, make_views
 from estimators.explanations import Explanations
 from estimators.finetuning import FineTuning, TableTasks
 from estimators.inference import run_grouped
+from estimators.table import check_range
 from estimators.targets import TargetWarp
 from pfn import PFN, BarDistribution
 from pfn.bar import BarPosterior
@@ -62,7 +63,8 @@ class PFNRegressor(RegressorMixin, FineTuning, Explanations):
     Attributes
     ----------
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Columns of X.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Only when X had string column names.
     estimators_ : list of PFNRegressor
         One for each output, only when y had several.
@@ -150,7 +152,7 @@ class PFNRegressor(RegressorMixin, FineTuning, Explanations):
             target = target.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(f"y is not numeric ({error}); use PFNClassifier for labels.") from error
-        assert_all_finite(target, input_name="y")                   # again: it may have been text
+        check_range(target)                                         # again: it may have been text
         self.__dict__.pop("estimators_", None)
         # Borders from the float32 original: rounded to bfloat16 they need not increase.
         network = self._load("regression", "regresses")

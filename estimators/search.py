@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import warnings
@@ -121,7 +122,10 @@ class PFNSearchCV(BaseSearchCV):
         optimizer = BayesianOptimizer(
             self.space, direction="maximize", random_state=self.random_state, model=self.model, settings=self.settings
         )
-        cv = _SameFolds(self._checked_cv_orig)
+        if hasattr(self, "_checked_cv_orig"):
+            cv = _SameFolds(self._checked_cv_orig)
+        else:                                                       # scikit-learn before 1.8 keeps it to itself
+            cv = _SameFolds(inspect.getclosurevars(evaluate_candidates).nonlocals["cv_orig"])
         results: dict[str, Any] = {}
         failures: dict[int, dict[str, Any]] = {}                    # candidates without a single fit, by their number
         last_error = ValueError()

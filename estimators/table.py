@@ -21,9 +21,13 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
+_LARGEST = 1e306                                                    # of targets: differences of larger ones leave float64
 
-def as_table(estimator: BaseEstimator, X: Any, *, reset: bool) -> np.ndarray | pd.DataFrame:
+
+def as_table(estimator: BaseEstimator, X: Any, *, reset: bool, keep_types: bool = False) -> np.ndarray | pd.DataFrame:
     """Check `X` by scikit-learn's rules; returns a float64 array, or a DataFrame if any column is not numeric.
+    Booleans, and text of numbers, count as numbers; with `keep_types` a frame of them remains one, as "1" and True may be
+    categories of the table that was fitted.
 
     Sets (`reset=True`) or checks `n_features_in_` and `feature_names_in_` of `estimator`. Infinite values, sparse
     matrices, complex numbers and empty tables raise scikit-learn's own errors.
@@ -39,9 +43,10 @@ def as_table(estimator: BaseEstimator, X: Any, *, reset: bool) -> np.ndarray | p
         if array.dtype.kind in "OUST" and array.ndim != 2:          # scikit-learn's words, before it tries to read numbers
             return validate_data(estimator, array, dtype=None, reset=reset)
         if sparse.issparse(X) or array.dtype.kind not in "OUST" or 0 in array.shape:
-            return validate_data(estimator, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=reset)
+            with np.errstate(invalid="ignore"):                     # of the sum of huge numbers
+                return validate_data(estimator, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=reset)
         validate_data(estimator, X, skip_check_array=True, reset=reset)
-        frame = pd.DataFrame(array)
+        frame = _as_frame(array)
     else:
         if not X.columns.is_unique:
             twice = X.columns[X.columns.duplicated()][0]
@@ -50,6 +55,8 @@ def as_table(estimator: BaseEstimator, X: Any, *, reset: bool) -> np.ndarray | p
             return validate_data(estimator, X.to_numpy(dtype=np.float64), reset=reset)
         validate_data(estimator, X, skip_check_array=True, reset=reset)
         frame = X
+    if keep_types:
+        return frame
     columns = {i: as_numeric(frame.iloc[:, i]) for i in range(frame.shape[1])}
     if all(column is not None for column in columns.values()):
         array = np.column_stack([column for column in columns.values() if column is not None])
@@ -83,6 +90,19 @@ def as_numeric(column: pd.Series) -> np.ndarray | None:
         numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
         return numbers if np.isfinite(numbers[column.notna()]).all() else None
     return None
+
+
+def _as_frame(array: np.ndarray) -> pd.DataFrame:
+    try:
+        return pd.DataFrame(array)
+    except UnicodeEncodeError:                                      # of half a surrogate pair, which only objects hold
+        columns = {}
+        for i, values in enumerate(array.T):
+            try:
+                columns[i] = pd.Series(values)
+            except UnicodeEncodeError:
+                columns[i] = pd.Series(values, dtype=object)
+        return pd.DataFrame(columns)
 
 
 def check_finite(array: np.ndarray) -> None:
@@ -124,8 +144,21 @@ def checked_target(y: Any, several_targets: bool = False) -> np.ndarray:
     if len(missing):
         raise ValueError(f"Input y contains NaN, None or NA, first in row {missing[0, 0]}; leave such rows out of fit.")
     y = y if y.ndim == 2 and y.shape[1] > 1 and several_targets else column_or_1d(y, warn=True)
-    assert_all_finite(y, input_name="y")
+    if y.dtype == object and y.ndim == 1:                           # integers or booleans that came as objects
+        inferred = pd.Series(y).infer_objects()
+        y = inferred.to_numpy() if inferred.dtype.kind in "biuf" else y
+    with np.errstate(invalid="ignore"):                             # of the sum of huge numbers
+        assert_all_finite(y, input_name="y")
     return y
+
+
+def check_range(numbers: np.ndarray, name: str = "y") -> None:
+    """That numbers are finite, and that their differences are."""
+    with np.errstate(invalid="ignore"):                             # of the sum of huge numbers
+        assert_all_finite(numbers, input_name=name)
+    largest = np.abs(numbers).max(initial=0.0)
+    if largest > _LARGEST:
+        raise ValueError(f"{name} has values up to {largest:g}, beyond {_LARGEST:g}; divide it by a constant.")
 
 
 def take_rows(table: np.ndarray | pd.DataFrame, rows: np.ndarray) -> Any:
@@ -162,12 +195,15 @@ class TableEncoder:
         values = [np.unique(column[~np.isnan(column)]) for column in self.matrix(table).T]
         moments = [(0.0, 1.0) if keeps_units else _mean_and_std(column) for column in values]
         self.mean_, self.scale_ = np.array(moments).T
+        self.is_filled_ = np.array([len(column) > 0 for column in values])
         return self
 
     def transform(self, table: np.ndarray | pd.DataFrame) -> np.ndarray:
         """Float32 matrix (n_rows, n_features), NaN where missing."""
         with np.errstate(over="ignore"):                            # of values far outside; clipped
-            return np.clip((self.matrix(table) - self.mean_) / self.scale_, -1e6, 1e6).astype(np.float32)
+            x = np.clip((self.matrix(table) - self.mean_) / self.scale_, -1e6, 1e6).astype(np.float32)
+        x[:, ~self.is_filled_] = np.nan                             # whatever a query has there, nothing is known of it
+        return x
 
     def transform_tensor(self, x: Tensor) -> Tensor:
         """`transform` of a table of numbers (n_rows, n_features), through which gradients flow."""
@@ -181,8 +217,10 @@ class TableEncoder:
         if x.ndim != 2 or x.shape[1] != len(self.mean_):
             width = len(self.mean_)
             raise ValueError(f"X has shape {tuple(x.shape)}, but fit saw {width} features; pass (n, {width}).")
+        if not len(x):
+            raise ValueError(f"X has shape {tuple(x.shape)}, no rows to predict; pass at least one.")
         z = (x.cpu().double() - torch.from_numpy(self.mean_)) / torch.from_numpy(self.scale_)
-        return z.clamp(-1e6, 1e6).float()
+        return torch.where(torch.from_numpy(self.is_filled_), z.clamp(-1e6, 1e6), torch.nan).float()
 
     def matrix(self, table: np.ndarray | pd.DataFrame) -> np.ndarray:
         """Float64 matrix (n_rows, n_features) of numbers as they are and codes of categories, NaN where missing."""
@@ -194,10 +232,12 @@ class TableEncoder:
         for i in range(table.shape[1]):
             column = table.iloc[:, i]
             if i in self.categories_:
-                codes = _labels(column).map(self.categories_[i])
-                columns.append(codes.to_numpy(dtype=np.float64, na_value=np.nan))
+                code = self.categories_[i]
+                columns.append(np.array([code.get(label, np.nan) for label in _labels(column)], dtype=np.float64))
                 continue
             numbers = as_numeric(column)
+            if numbers is None and not self.is_filled_[i]:
+                numbers = np.full(len(column), np.nan)
             if numbers is None:
                 raise ValueError(
                     f"column {column.name!r} held numbers in fit but now holds {column.dropna().iloc[0]!r}; "
@@ -209,20 +249,31 @@ class TableEncoder:
         return matrix
 
 
-def _labels(column: pd.Series) -> pd.Series:
-    """Categories are compared by their text, so that 1 and "1" agree and mixed columns can be sorted."""
+def _labels(column: pd.Series) -> list[str | None]:
+    """Categories are compared by their text, so that 1 and "1" agree and mixed columns can be sorted; None if missing.
+
+    A list, as pandas' own string types do not hold every text.
+    """
     if column.dtype == object:
         for value in column[column.notna()]:
             if not isinstance(value, Hashable):
                 raise TypeError(f"column {column.name!r} holds {value!r}, a {type(value).__name__}; give its parts columns.")
-    return column.map(str, na_action="ignore")
+    missing = column.isna().to_numpy(dtype=bool)
+    return [None if gap else _text(value) for value, gap in zip(column.to_numpy(dtype=object), missing, strict=True)]
+
+
+def _text(value: Any) -> str:
+    """Whole floats as integers: a gap makes floats of a column of integers."""
+    if isinstance(value, (float, np.floating)) and abs(number := float(value)) < 2**53 and number.is_integer():
+        return str(int(number))
+    return str(value)
 
 
 def _levels(column: pd.Series) -> list[str]:
     """The categories in `column`: in their order if they have one, else sorted."""
-    present = set(_labels(column).dropna())
+    present = {label for label in _labels(column) if label is not None}
     if isinstance(column.dtype, pd.CategoricalDtype) and column.cat.ordered:
-        return [level for level in map(str, column.cat.categories) if level in present]
+        return [level for level in map(_text, column.cat.categories) if level in present]
     return sorted(present)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import assert_all_finite
 
+from estimators.table import check_range
 from estimators.tabr_answers import CandidateMask
 from estimators.tabr_base import TabREstimator
 
@@ -77,7 +77,8 @@ class TabRClassifier(ClassifierMixin, TabREstimator):
     validation_scores_ : list of ndarray
         Each network's score after every epoch; smaller is better.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Columns of X.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Only when X had string column names.
 
     Notes
@@ -210,7 +211,8 @@ class TabRRegressor(RegressorMixin, TabREstimator):
     validation_scores_ : list of ndarray
         Each network's score after every epoch; smaller is better.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Columns of X.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Only when X had string column names.
 
     References
@@ -268,5 +270,5 @@ def _as_numbers(y: np.ndarray) -> np.ndarray:
         y = y.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"y is not numeric ({error}); use TabRClassifier for labels.") from error
-    assert_all_finite(y, input_name="y")                            # again: it may have been text
+    check_range(y)                                                  # again: it may have been text
     return y

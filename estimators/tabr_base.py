@@ -125,7 +125,7 @@ class TabREstimator(TabRParameters, Saved, TakesTables):
             If X or y are not as in `fit`; the estimator is then what it was.
         """
         check_is_fitted(self)
-        table, y = as_table(self, X, reset=False, keep_text=True), checked_target(y)
+        table, y = as_table(self, X, reset=False, keep_types=True), checked_target(y)
         check_consistent_length(table, y)
         weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
         if weight.shape != (len(y),) or not (np.isfinite(weight) & (weight > 0)).all():
@@ -197,10 +197,10 @@ class TabREstimator(TabRParameters, Saved, TakesTables):
         return self._kept["rows"], self._kept["keys"]
 
     def _read_queries(self, X: Any) -> Tensor:
-        return torch.from_numpy(self._table.transform(as_table(self, X, reset=False, keep_text=True)))
+        return torch.from_numpy(self._table.transform(as_table(self, X, reset=False, keep_types=True)))
 
     def _read_validation(self, X: Any, y: Any) -> Rows:
-        table, y = as_table(self, X, reset=False, keep_text=True), checked_target(y)
+        table, y = as_table(self, X, reset=False, keep_types=True), checked_target(y)
         check_consistent_length(table, y)
         x = self._table.transform(table)
         label = self._known_target(y)

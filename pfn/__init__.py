@@ -8,6 +8,7 @@ from pfn.checkpoint import CheckpointError, Envelope, ModelCard, load_pretrained
 from pfn.network import PFN, PFNConfig
 from pfn.sizes import TaskSizes
 from pfn.training import PretrainConfig, pretrain
+from priors.version import __version__ as __version__
 
 __all__ = [
     "PFN",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import zlib
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -15,10 +15,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pfn.files import CONTENT_ERRORS, parse_json, replacing
 from pfn.network import PFN, PFNConfig
 
 FORMAT = 1
+MAX_HEADER_BYTES = 2**25                                            # parsed, a header takes up to thirty times its size
+MAX_LAYERS = 10_000                                                 # times loops; a header may ask for any number
 _HEADER_KEY = "pfnkit"
+_CHECKSUM_KEY = "pfnkit-crc32"
 
 
 class CheckpointError(ValueError):
@@ -32,6 +36,11 @@ class Envelope:
     max_rows: int
     max_features: int
     max_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not ((isinstance(value, int) and value >= 1) or (name == "max_classes" and value is None)):
+                raise ValueError(f"{name}={value!r} is no positive integer.")
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
-        values = json.loads(text)
+        values = parse_json(text)
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise ValueError(f"its header has format {values.get('format') if isinstance(values, dict) else None!r}")
         return cls(
@@ -74,20 +83,28 @@ def bundled_weights() -> list[str]:
 
 
 def write_archive(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file beside `path`, then rename: a reader sees the old file or the whole new one."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, name, metadata=metadata)
-        with open(name, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    """Write a safetensors file, with a checksum, in one step: a reader sees the old file or the whole new one.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or the place is not writable; an old file stands.
+    ValueError
+        If the metadata are too large for `read_archive`.
+    """
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    with replacing(path) as made:
+        try:
+            save_file(plain, made, metadata=metadata | {_CHECKSUM_KEY: _checksum(plain, metadata)})
+        except SafetensorError as error:
+            raise OSError(f"{os.fspath(path)!r} cannot be written ({error}); what was there before, if anything, stands."
+                          ) from error
+        size = _header_size(made)
+        if size > MAX_HEADER_BYTES:
+            raise ValueError(
+                f"the labels and settings for {os.fspath(path)!r} take {size:,} bytes, more than the {MAX_HEADER_BYTES:,} "
+                "that would be read again; pickle the estimator, or drop columns of long texts."
+            )
 
 
 def read_archive(
@@ -100,25 +117,55 @@ def read_archive(
     FileNotFoundError
         If there is no such file.
     CheckpointError
-        If the file is truncated, a pickle, or no safetensors file.
+        If the file is truncated, damaged, a pickle, or no safetensors file.
     """
     source = Path(path)
     if not source.is_file():
         raise FileNotFoundError(f"no file at {str(source)!r}; give the path of a .safetensors file.")
     with open(source, "rb") as file:
-        start = file.read(2)
-    if start in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        start = file.read(9)
+    looks_right = start.endswith(b"{")                              # else lengths of some headers begin like a pickle
+    if not looks_right and start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise CheckpointError(
             f"{str(source)!r} is a pickle, which pfnkit never opens because it can run code; save it as safetensors, "
             "with pfn.save_checkpoint or an estimator's save."
         )
-    try:
-        with safe_open(source, framework="pt", device=str(device)) as archive:
-            return {key: archive.get_tensor(key) for key in archive.keys()}, archive.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
+    if len(start) == 9 and (size := _header_size(source)) > MAX_HEADER_BYTES:
         raise CheckpointError(
-            f"{str(source)!r} is truncated or no safetensors file ({error}); get it again."
+            f"{str(source)!r} is truncated or no safetensors file (a header of {size:,} bytes, the limit is "
+            f"{MAX_HEADER_BYTES:,}); get it again."
+        )
+    try:
+        with safe_open(source, framework="pt") as archive:
+            tensors = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118
+            metadata = dict(archive.metadata() or {})
+        checksum = metadata.pop(_CHECKSUM_KEY, None)
+        if checksum is None:                                        # files of the first version have a record and no more
+            damaged = len(metadata) > 1 and any(key.startswith(_HEADER_KEY) for key in metadata)
+        else:
+            damaged = checksum != _checksum(tensors, metadata)
+    except (SafetensorError, *CONTENT_ERRORS) as error:
+        raise CheckpointError(
+            f"{str(source)!r} is truncated or no safetensors file ({error!s:.400}); get it again."
         ) from error
+    if damaged:
+        raise CheckpointError(f"{str(source)!r} is damaged: its checksum is not that of its content; get it again.")
+    return {key: value.to(device) for key, value in tensors.items()}, metadata
+
+
+def _header_size(path: Path) -> int:
+    with open(path, "rb") as file:
+        return int.from_bytes(file.read(8), "little")
+
+
+def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """CRC-32 of names, types, shapes and values, whatever their order in the file. It finds accidents, not forgeries."""
+    value = zlib.crc32(json.dumps(sorted(metadata.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode("utf-8", "surrogatepass"), value)
+        flat = tensor.as_strided((tensor.numel(),), (1,))           # flatten keeps odd strides of single elements
+        value = zlib.crc32(flat.view(torch.uint8).numpy().data, value)
+    return f"{value:08x}"
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], card: ModelCard) -> None:
@@ -141,9 +188,9 @@ def read_tensors(path: str | os.PathLike[str], device: str | torch.device = "cpu
         )
     try:
         card = ModelCard.from_json(metadata[_HEADER_KEY])
-    except (ValueError, KeyError, TypeError) as error:
+    except CONTENT_ERRORS as error:
         raise CheckpointError(
-            f"the header of {str(source)!r} cannot be used ({error}); this pfnkit reads format {FORMAT}: "
+            f"the header of {str(source)!r} cannot be used ({error!s:.400}); this pfnkit reads format {FORMAT}: "
             "save the file again with this version."
         ) from error
     return tensors, card
@@ -176,30 +223,40 @@ def build_model(state: dict[str, Tensor], card: ModelCard, origin: str) -> PFN:
     Raises
     ------
     CheckpointError
-        If names or shapes do not fit the configuration, or a weight is not finite.
+        As `check_weights` does, and if the configuration asks for more than the file can hold.
     """
     # A header may ask for any size. (The meta device would answer without memory, but importing what it needs takes 1.4 s.)
-    held = sum(tensor.numel() for tensor in state.values())
+    held, depth = sum(tensor.numel() for tensor in state.values()), card.config.n_layers * card.config.n_loops
+    if depth > MAX_LAYERS:
+        raise CheckpointError(f"{origin!r} asks for {depth:,} layers, the limit is {MAX_LAYERS:,}; get it again.")
     if card.config.least_parameters > held:
         raise CheckpointError(
-            f"{origin!r} does not fit its own configuration, {card.config}: that needs more than "
+            f"{origin!r} does not fit its own configuration, {card.config!s:.400}: that needs more than "
             f"{card.config.least_parameters} numbers, the file holds {held}; get it again."
         )
     with torch.random.fork_rng(devices=[]):                         # the caller's random numbers are left alone
         model = PFN(card.config)
+    check_weights(state, model, origin)
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    model.card = card
+    return model.eval().requires_grad_(False)
+
+
+def check_weights(state: dict[str, Tensor], model: PFN, origin: str) -> None:
+    """CheckpointError if names, shapes or types do not fit the network, or a weight is not finite."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if expected != found:
         wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise CheckpointError(
-            f"{origin!r} does not fit its own configuration: {wrong[0]!r} should have shape {expected.get(wrong[0])}, "
-            f"has {found.get(wrong[0])} ({len(wrong)} such tensors); the file mixes two models, get it again."
+            f"{origin!r} does not fit its own configuration: {wrong[0]!r:.80} should have shape {expected.get(wrong[0])}, "
+            f"has {found.get(wrong[0])!s:.80} ({len(wrong)} such tensors); the file mixes two models, get it again."
         )
-    if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
-        raise CheckpointError(f"{origin!r} holds weights that are not finite; the file is damaged, get it again.")
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
-    model.card = card
-    return model.eval().requires_grad_(False)
+    for name, tensor in state.items():
+        if tensor.dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+            raise CheckpointError(f"{origin!r} holds {name!r:.80} as {tensor.dtype}, weights are float32; get it again.")
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{origin!r} holds weights that are not finite; the file is damaged, get it again.")
 
 
 def checkpoint_path(name_or_path: str | os.PathLike[str]) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,6 +29,7 @@ from pfn.training import pretrain
 from priors.catalogue import PRIORS, Entry
 from priors.gallery import plot_gallery
 from priors.summary import summarise
+from priors.version import __version__
 
 _SEVERAL = """\
 several GPUs, or processes:
@@ -167,6 +169,7 @@ def _export(args: argparse.Namespace) -> None:
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pfn", description="Pretrain and inspect prior-data fitted networks.")
+    parser.add_argument("--version", action="version", version=f"pfnkit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("pretrain", help="pretrain a network from a recipe, or continue a run",
@@ -231,15 +234,19 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code is 0, 1 for an error that the message explains, 2 for wrong usage."""
+    """Run the command line; exit code 0, 1 for an error that is explained, 2 for wrong usage, 130 and 141 for signals."""
     argv = sys.argv[1:] if argv is None else argv
     args = _parser(argv).parse_args(argv)
     try:
         args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:                                         # `pfn … | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # else Python complains when it flushes
+        return 128 + 13
     except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
         print(f"pfn: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("pfn: interrupted; the last checkpoint stands", file=sys.stderr)
+        print("pfn: interrupted; files that were written before stand", file=sys.stderr)
         return 130
     return 0

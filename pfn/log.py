@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pfn.files import replacing
 from pfn.state import RunState
 
 
@@ -92,4 +93,5 @@ def _trim(path: Path, step: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError):
             continue                                                # the last line of a killed run may be cut short
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    with replacing(path) as made:
+        made.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

@@ -88,15 +88,20 @@ class PFNConfig:
             raise ValueError(f"scaling={self.scaling!r} is unknown; use 'context', 'prior' or 'cube'.")
         for name in ("n_outputs", "embed_dim", "n_layers", "n_heads", "hidden_dim", "dense_features", "n_loops"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r} is not a positive integer.")
+            if not isinstance(value, int) or not 1 <= value < 2**24:
+                raise ValueError(f"{name}={value!r} is not a positive integer below 2**24.")
         if self.n_outputs < 2:
             raise ValueError(f"n_outputs={self.n_outputs} leaves nothing to predict; use n_outputs >= 2.")
         if self.embed_dim % self.n_heads:
             raise ValueError(f"embed_dim={self.embed_dim} is no multiple of n_heads={self.n_heads}.")
         for name in ("n_thinking_rows", "row_features"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)!r} is no count; use 0 for none.")
+            if not isinstance(getattr(self, name), int) or not 0 <= getattr(self, name) < 2**24:
+                raise ValueError(f"{name}={getattr(self, name)!r} is no count below 2**24; use 0 for none.")
+        for name in ("cell_ranks", "normal_base", "target_status"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}={getattr(self, name)!r} is no bool; use True or False.")
+        if not isinstance(self.residual_decay, (int, float)) or not math.isfinite(self.residual_decay):
+            raise ValueError(f"residual_decay={self.residual_decay!r} is no finite number.")
         if self.normal_base and self.task != "regression":
             raise ValueError("normal_base=True is for task='regression'; classes have no order.")
         if self.target_status and self.task != "regression":
@@ -106,6 +111,8 @@ class PFNConfig:
         if self.row_features and self.cell_ranks:
             raise ValueError("cell_ranks=True needs cells; use row_features=0.")
         object.__setattr__(self, "feature_shifts", tuple(self.feature_shifts))
+        if not all(isinstance(shift, int) and abs(shift) < 2**24 for shift in self.feature_shifts):
+            raise ValueError(f"feature_shifts={self.feature_shifts} are not integers.")
         if not {0, 1} <= set(self.feature_shifts):
             raise ValueError(f"feature_shifts={self.feature_shifts} must contain 0 and 1, so that no feature is left out.")
 
@@ -125,7 +132,8 @@ class PFNConfig:
         """A lower bound on the number of parameters, close to it: the large matrices."""
         layer = (4 if self.row_features else 8) * self.embed_dim**2 + 2 * self.embed_dim * self.hidden_dim
         ends = self.summary_dim * (self.summary_dim + self.n_outputs)
-        return self.n_layers * layer + ends + self.embed_dim * (self.n_thinking_rows + 2 * self.row_features)
+        table = self.row_features or len(self.feature_shifts)
+        return self.n_layers * layer + ends + self.embed_dim * (self.n_thinking_rows + 2 * table)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -229,6 +237,7 @@ class PFN(nn.Module):
 
     @property
     def n_parameters(self) -> int:
+        """Weights that are trained."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def forward(

@@ -51,11 +51,21 @@ def optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tens
 
 
 def load_optimizer_tensors(optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
-    """Inverse of `optimizer_tensors`."""
-    for number, optimizer in enumerate(optimizers):
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            kind, which, index, key = name.split(".", 3) if name.startswith("optimizer.") else ("", "", "", "")
-            if kind and int(which) == number:
-                state.setdefault(int(index), {})[key] = tensor.float()
+    """Inverse of `optimizer_tensors`; ValueError for names that these optimisers do not have, or shapes that do not fit."""
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
+    names = [{"momentum_buffer"}, {"step", "exp_avg", "exp_avg_sq"}]
+    shapes = [[p.shape for group in optimizer.param_groups for p in group["params"]] for optimizer in optimizers]
+    for name, tensor in tensors.items():
+        try:
+            number, index, key = name.removeprefix("optimizer.").split(".")
+            expected = torch.Size() if key == "step" else shapes[int(number)][int(index)]
+            fits = key in names[int(number)] and tensor.shape == expected and min(int(number), int(index)) >= 0
+        except (ValueError, IndexError):
+            fits = False
+        if not (fits and tensor.is_floating_point() and tensor.isfinite().all()):
+            raise ValueError(f"{name!r} of shape {tuple(tensor.shape)} is no state of these optimisers")
+        states[int(number)].setdefault(int(index), {})[key] = tensor.float()
+    for optimizer, state, keys in zip(optimizers, states, names, strict=True):
+        if any(set(one) != keys for one in state.values()):
+            raise ValueError(f"some state of {type(optimizer).__name__} is missing")
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

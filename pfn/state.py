@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pfn.checkpoint import CheckpointError, Envelope, ModelCard, build_model, load_pretrained, read_tensors
+from pfn.checkpoint import CheckpointError, Envelope, ModelCard, build_model, check_weights, load_pretrained, read_tensors
 from pfn.config import PretrainConfig
+from pfn.files import CONTENT_ERRORS
 from pfn.network import PFN
 from pfn.optimizer import learning_rate_factor, load_optimizer_tensors, make_optimizers, optimizer_tensors
 from pfn.sizes import TaskSizes
@@ -48,31 +49,41 @@ class RunState:
 
     @classmethod
     def resume(cls, config: PretrainConfig, path: str | os.PathLike[str], device: torch.device) -> RunState:
-        """State of a checkpoint."""
+        """State of a checkpoint; CheckpointError if the file holds no such state."""
         tensors, card = read_tensors(path)
         if card.config != config.model:
             raise CheckpointError(
-                f"{str(path)!r} holds a network of another configuration, {card.config}; resume it with the recipe that "
-                f"wrote it, or start afresh with {config.model}."
+                f"{str(path)!r} holds a network of another configuration, {card.config!s:.400}; resume it with the recipe "
+                f"that wrote it, or start afresh with {config.model}."
             )
         average = {name.removeprefix("ema."): value for name, value in tensors.items() if name.startswith("ema.")}
         raw = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
         raw = raw or tensors                              # shipped weights are the average alone
         average = average or tensors
         model = build_model(raw, card, str(path)).requires_grad_(True).train().to(device)
+        check_weights(average, model, str(path))
         average = {name: value.float().clone().to(device) for name, value in average.items()}
         state = cls(model, average, make_optimizers(model, config.learning_rate, config.weight_decay))
-        kept = {name: value for name, value in tensors.items() if name.startswith("optimizer.")}
+        try:
+            state._continue(config, card, {name: value for name, value in tensors.items() if name.startswith("optimizer.")})
+        except CONTENT_ERRORS as error:
+            raise CheckpointError(
+                f"the record of {str(path)!r} cannot be continued ({error!r:.400}); get it again.") from error
+        return state
+
+    def _continue(self, config: PretrainConfig, card: ModelCard, kept: dict[str, Tensor]) -> None:
+        """Take over the counters of a record, and the optimisers' tensors."""
         training = card.training
-        state.earlier = list(training.get("earlier", []))
+        self.earlier = list(training.get("earlier", []))
         if card.prior != repr(config.prior) or not _sizes_go_on(training, config):
             stage = {name: training.get(name) for name in ("step", "tasks", "seconds", "sizes", "late_sizes")}
-            state.earlier.append(stage | {"prior": card.prior})
-        state.tasks, state.seconds = int(training.get("tasks", 0)), float(training.get("seconds", 0.0))
+            self.earlier.append(stage | {"prior": card.prior})
+        self.tasks, self.seconds = int(training.get("tasks", 0)), float(training.get("seconds", 0.0))
         if kept:                                          # else a new run, warm-up included, from these weights
-            load_optimizer_tensors(state.optimizers, kept)
-            state.step, state.skipped = int(training["step"]), int(training["skipped"])
-        return state
+            load_optimizer_tensors(self.optimizers, kept)
+            self.step, self.skipped = int(training["step"]), int(training["skipped"])
+        if min(self.step, self.skipped, self.tasks) < 0:
+            raise ValueError(f"step={self.step}, skipped={self.skipped}, tasks={self.tasks}")
 
     def update(self, config: PretrainConfig, loss: float, n_tasks: int) -> float:
         """Take one step along the gradients; return their norm. A step that is not finite changes no weight."""

@@ -33,6 +33,7 @@ from priors.transforms import (
     with_target_noise,
     with_warps,
 )
+from priors.version import __version__ as __version__
 
 __all__ = [
     "BNNPrior",

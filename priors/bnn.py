@@ -42,7 +42,7 @@ class BNNPrior:
     noise_std, output_noise_std : float or Distribution
         Of ε, in hidden layers and at the output.
     is_noise_per_unit : bool
-        Whether each hidden and output unit has a standard deviation of its own, |N(0, noise_std²)|.
+        Whether each hidden and output unit has a standard deviation of its own, `|N(0, noise_std²)|`.
     target : {"value", "median", "softmax"}
         The output as it is; whether it exceeds the task's median; or one of `n_classes` classes, drawn with
         probabilities softmax(outputs).

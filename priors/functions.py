@@ -87,7 +87,7 @@ class SparseLinearPrior:
         """Exact posterior predictive of noisy targets: one Gaussian for every possible support.
 
         Given a support S, this is Bayesian linear regression on x_S, whose marginal likelihood weighs S. With v the noise,
-        G = x_Sᵀ x_S + v·I and c = x_Sᵀ y it is, up to what all supports share, v^(s/2) |G|^(-1/2) exp(cᵀ G⁻¹ c / 2v).
+        G = x_Sᵀ x_S + v·I and c = x_Sᵀ y it is, up to what all supports share, `v^(s/2) |G|^(-1/2) exp(cᵀ G⁻¹ c / 2v)`.
 
         Parameters
         ----------
@@ -132,7 +132,7 @@ class MixtureOfRegressionsPrior:
     Parameters
     ----------
     n_components : int
-        K.
+        How many vectors, K.
     noise : float
         Variance of ε.
     seed : int
@@ -265,7 +265,7 @@ class DecisionTreePrior:
 
 @dataclass(frozen=True)
 class TwoLayerNetPrior:
-    """y = √(2/h) Σ_k a_k max(0, w_k·x) with a, w ~ N(0, 1) and h = `width`, so that E[y² | x] = |x|².
+    """y = √(2/h) Σ_k a_k max(0, w_k·x) with a, w ~ N(0, 1) and h = `width`, so that `E[y² | x] = |x|²`.
 
     Parameters
     ----------
@@ -295,7 +295,7 @@ class TwoLayerNetPrior:
         return TaskBatch(x=x, y=_with_noise(f, self.noise, draw), n_context=shape.n_context)
 
     def covariance(self, x1: Tensor, x2: Tensor) -> Tensor:
-        """E[f(x1) f(x2)] = |x1| |x2| (sin θ + (π - θ) cos θ) / π, exact for any width; (..., n, m), float64."""
+        """`E[f(x1) f(x2)] = |x1| |x2| (sin θ + (π - θ) cos θ) / π`, exact for any width; (..., n, m), float64."""
         x1, x2 = x1.double(), x2.double()
         norms = x1.norm(dim=-1).unsqueeze(-1) * x2.norm(dim=-1).unsqueeze(-2)
         cosine = (x1 @ x2.mT / norms.clamp_min(1e-300)).clamp(-1, 1)

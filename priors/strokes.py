@@ -33,7 +33,7 @@ class StrokePrior:
     n_classes : int
         Classes in a task; at least as many context rows are needed.
     image_size : int
-        Pixels on a side; tasks have `image_size`² features. Smaller images show the same frame at a lower resolution.
+        Pixels on a side; tasks have `image_size²` features. Smaller images show the same frame at a lower resolution.
 
     References
     ----------

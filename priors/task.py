@@ -53,10 +53,10 @@ class TaskShape:
 class Status(IntEnum):
     """What the target of a context row says about the function there."""
 
-    VALUE = 0
-    FAILED = 1              # nothing but that the evaluation failed; the target is NaN
-    AT_LEAST = 2            # the value lies at or above the target
-    AT_MOST = 3
+    VALUE = 0               #: the target is the value there
+    FAILED = 1              #: nothing but that the evaluation failed; the target is NaN
+    AT_LEAST = 2            #: the value lies at or above the target
+    AT_MOST = 3             #: the value lies at or below the target
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,17 @@
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
 FORBIDDEN = {"priors": {"pfn", "estimators"}, "pfn": {"estimators"}, "estimators": set()}
+
+
+def folder_of(package):
+    """Where it is imported from: the checkout, or site-packages if the tests are those of a release."""
+    return Path(import_module(package).__file__).parent
 
 
 def imported_packages(path):
@@ -21,14 +26,14 @@ def imported_packages(path):
 
 @pytest.mark.parametrize("package", FORBIDDEN)
 def test_imports_flow_from_priors_to_pfn_to_estimators(package):
-    files = list((ROOT / package).rglob("*.py"))
+    files = list(folder_of(package).rglob("*.py"))
     assert files
     for path in files:
         assert not set(imported_packages(path)) & FORBIDDEN[package], path
 
 
 def test_estimators_use_the_names_of_priors_only():
-    for path in (ROOT / "estimators").rglob("*.py"):
+    for path in folder_of("estimators").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             assert not (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("priors.")), path
 

@@ -101,7 +101,8 @@ class TestGradient:
     @pytest.mark.parametrize(("X", "error", "message"), [
         (np.zeros((2, 8)), TypeError, "X is ndarray; pass a floating-point torch.Tensor"),
         (torch.zeros(2, 8, dtype=torch.int64), TypeError, "pass a floating-point torch.Tensor"),
-        (torch.zeros(2, 3), ValueError, r"X has shape \(2, 3\), but fit saw 8 features")])
+        (torch.zeros(2, 3), ValueError, r"X has shape \(2, 3\), but fit saw 8 features"),
+        (torch.zeros(0, 8), ValueError, r"X has shape \(0, 8\), no rows")])
     def test_bad_tensors(self, cancer, X, error, message):
         clf = PFNClassifier(n_estimators=1).fit(cancer[0][:20], cancer[1][:20])
         with pytest.raises(error, match=message):

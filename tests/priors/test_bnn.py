@@ -76,7 +76,7 @@ def test_noise_has_its_own_scale_in_each_unit(per_unit, kurtosis):
 
 
 def test_classes_are_drawn_with_the_probabilities_of_the_outputs(monkeypatch):
-    p = torch.tensor([0.2, 0.5, 0.3]).double()
+    p = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
     monkeypatch.setattr(BNNPrior, "_draw_outputs", lambda self, x, n_outputs, draw: p.log().expand(*x.shape[:2], 3) + 7.0)
     batch = BNNPrior(target="softmax", n_classes=3).sample(TaskShape(50, 400, 2, 200), generator=seeded())
     counts = torch.bincount(batch.y.flatten())

@@ -166,7 +166,8 @@ class TestInvariance:
 
 
 BAD = {
-    "context_size": [0, -1, 2.5, "all", True], "n_estimators": [0, 1.0], "embedding": ["plr", None], "n_frequencies": [0, 0.5],
+    "context_size": [0, -1, 2.5, "all", True], "n_estimators": [0, 1.0], "embedding": ["plr", None],
+    "n_frequencies": [0, 0.5],
     "frequency_scale": [0, -1.0, "a"], "embedding_width": [0, 1.5], "width": [0, None], "n_encoder_blocks": [-1, 1.5, True],
     "n_predictor_blocks": [-1, "1"],
     "dropout": [-0.1, 1.0, None], "context_dropout": [-0.1, 1, np.nan], "learning_rate": [0.0, -1, np.inf, "fast"],
