@@ -11,7 +11,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing, check_random_state
 from tqdm import tqdm
 
@@ -191,6 +190,8 @@ def _split(fitted: Any, y: Any, fraction: float, seed: int) -> tuple[np.ndarray,
             f"y has {len(fitted.classes_)} classes, more than the network's {fitted.model_.config.n_outputs} outputs; "
             "fine_tune takes no tree of classes, use fit."
         )
+    from sklearn.model_selection import train_test_split  # takes a fifth of a second to import
+
     stratify = labels if labels is not None and np.bincount(labels).min() >= 2 else None
     positions = np.arange(len(rows))
     try:

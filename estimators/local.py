@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 
 from estimators.context import Table, stratified_sample
 
@@ -27,6 +26,8 @@ def divide(
     .. [1] T. Nagler, "Statistical Foundations of Prior-Data Fitted Networks", ICML 2023: a network that was trained on
        n rows keeps its bias when it reads more; restricted to a neighbourhood that shrinks, the bias goes to 0.
     """
+    from sklearn.cluster import KMeans  # takes a fifth of a second, and few tables need it
+
     position = table.ranks(torch.from_numpy(table.x)).nan_to_num(0.0).numpy()
     fit_on = position if len(table) <= 20_000 else position[random_state.permutation(len(table))[:20_000]]
     n_cells = min(math.ceil(2 * len(table) / size), _MOST_CELLS, len(np.unique(fit_on, axis=0)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.cluster import KMeans
 
 
 def class_tree(centres: np.ndarray, n_slots: int, random_state: np.random.RandomState) -> list[np.ndarray]:
@@ -40,6 +39,8 @@ def class_tree(centres: np.ndarray, n_slots: int, random_state: np.random.Random
 
 def _groups(centres: np.ndarray, n_slots: int, random_state: np.random.RandomState) -> np.ndarray:
     """Slot of each of these classes."""
+    from sklearn.cluster import KMeans  # takes a fifth of a second, and few tables need it
+
     if len(centres) <= n_slots:
         return random_state.permutation(len(centres))
     distinct = len(np.unique(centres, axis=0))

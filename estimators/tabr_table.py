@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from sklearn.preprocessing import QuantileTransformer
 
 from estimators.table import TableEncoder
 from estimators.tabr_rows import distinct_rows
+
+if TYPE_CHECKING:
+    from sklearn.preprocessing import QuantileTransformer as Transformer
 
 _MAX_LEVELS = 64                                                    # one-hot columns per category; rarer levels share one
 _NOISE = 1e-3                                                       # standard deviations, when quantiles are taken
@@ -50,8 +53,7 @@ class TabRTable:
         self.quantiles_ = np.empty((n_quantiles, 0))
         if len(numeric):
             noisy = scaled + _NOISE * random_state.standard_normal(scaled.shape)
-            transformer = QuantileTransformer(n_quantiles=n_quantiles, subsample=None, output_distribution="normal")
-            self.quantiles_ = transformer.fit(noisy).quantiles_
+            self.quantiles_ = _transformer(n_quantiles).fit(noisy).quantiles_
         return self
 
     @property
@@ -88,7 +90,7 @@ class TabRTable:
         if not self.n_numeric:
             return np.empty((len(matrix), 0))
         n_quantiles = len(self.quantiles_)
-        transformer = QuantileTransformer(n_quantiles=n_quantiles, output_distribution="normal")
+        transformer = _transformer(n_quantiles)
         transformer.quantiles_, transformer.n_features_in_ = self.quantiles_, self.n_numeric
         transformer.n_quantiles_, transformer.references_ = n_quantiles, np.linspace(0, 1, n_quantiles)
         return np.nan_to_num(transformer.transform(self._scaled(matrix)), nan=0.0)
@@ -100,3 +102,10 @@ def _share(column: np.ndarray, low: float, high: float) -> np.ndarray:
     start, stop = np.ldexp([low, high], exponent)
     with np.errstate(over="ignore"):                                # of values far outside; clipped
         return np.clip((np.ldexp(column, exponent) - start) / (stop - start), 0.0, 1.0)
+
+
+def _transformer(n_quantiles: int) -> Transformer:
+    """To normal scores, from all rows."""
+    from sklearn.preprocessing import QuantileTransformer  # takes a fifth of a second to import
+
+    return QuantileTransformer(n_quantiles=n_quantiles, subsample=None, output_distribution="normal")
