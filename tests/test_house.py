@@ -54,7 +54,7 @@ def test_priors_and_pfn_import_without_optuna_pandas_and_matplotlib():
 
 
 def test_slow_imports_wait_until_they_are_needed():
-    slow = ("sklearn.cluster", "sklearn.model_selection", "sklearn.preprocessing", "matplotlib", "xgboost", "lightgbm", "botorch")
+    slow = ("sklearn.cluster", "sklearn.model_selection", "sklearn.preprocessing", "matplotlib", "xgboost", "botorch")
     assert run(f"import sys, estimators\nprint([name for name in {slow} if name in sys.modules])\n") == "[]\n"
 
 
