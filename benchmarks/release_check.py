@@ -28,7 +28,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("priors", "pfn", "estimators")
 MAX_WHEEL_MIB = 45
 MAX_IMPORT_SECONDS = 2.5
-NEEDED_BY_TESTS = ("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "matplotlib>=3.8", "tensorboard>=2.20", "pyarrow>=14", "nbformat>=5.9")
+NEEDED_BY_TESTS = (
+    "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "matplotlib>=3.8", "tensorboard>=2.20", "pyarrow>=14", "nbformat>=5.9",
+)
 
 
 def call(*command: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = None) -> str:
@@ -115,7 +117,8 @@ def main() -> None:
         python = environment((args.keep or folder / "venv").resolve(), wheel.resolve())
         where = call(python, "-I", "-c", "import pfn; print(pfn.__file__)", cwd=Path("/")).strip()
         assert str(python.parents[1]) in where, where
-        record["import_seconds"] = {name: import_seconds(python, name) for name in ("torch", "torch, pandas, sklearn.base", *PACKAGES)}
+        modules = ("torch", "torch, pandas, sklearn.base", *PACKAGES)
+        record["import_seconds"] = {name: import_seconds(python, name) for name in modules}
         print(json.dumps(record, indent=1), flush=True)
         if args.tests:
             with tarfile.open(sdist) as archive:
@@ -123,7 +126,8 @@ def main() -> None:
             unpacked = folder / sdist.name.removesuffix(".tar.gz")
             for package in PACKAGES:
                 shutil.rmtree(unpacked / package)
-            done = subprocess.run([python.parent / "pytest", "-q", "-n", "auto", "--dist", "loadfile", "-m", "not slow", *args.tests], cwd=unpacked)
+            pytest = (python.parent / "pytest", "-q", "-n", "auto", "--dist", "loadfile", "-m", "not slow")
+            done = subprocess.run([*pytest, *args.tests], cwd=unpacked)
             record["tests"] = {"of": args.tests, "passed": done.returncode == 0}
         args.out.write_text(json.dumps(record, indent=1) + "\n")
         seconds = record["import_seconds"]["estimators"]["wall"]  # type: ignore[index]
