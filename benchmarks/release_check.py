@@ -29,7 +29,8 @@ PACKAGES = ("priors", "pfn", "estimators")
 MAX_WHEEL_MIB = 45
 MAX_IMPORT_SECONDS = 2.5
 NEEDED_BY_TESTS = (
-    "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "matplotlib>=3.8", "tensorboard>=2.20", "pyarrow>=14", "nbformat>=5.9",
+    "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "matplotlib>=3.8", "tensorboard>=2.20", "pyarrow>=14",
+    "nbformat>=5.9",
 )
 
 

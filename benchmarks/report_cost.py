@@ -78,6 +78,13 @@ def versions(record: Record) -> str:
     return markdown(["", *packages], rows) + "\n\n" + markdown(("prediction", "largest difference"), found)
 
 
+@table("Release", "release")
+def release(record: Record) -> str:
+    rows = [(f"`import {name}`", f"{one['wall']} s", f"{one['cpu']} s") for name, one in record["import_seconds"].items()]
+    sizes = [("wheel", f"{record['wheel_mib']} MiB", ""), ("sdist", f"{record['sdist_mib']} MiB", "")]
+    return markdown(("", "size, or wall time", "CPU time"), sizes + rows)
+
+
 def _numbers(record: Record, prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in record.items():
         if isinstance(value, dict):

@@ -153,6 +153,7 @@ BY_HAND = {
     "prior-comparison.json": "compares checkpoints of two old commits, which its note names; `compare.py` made it",
     "training-speed.json": "needs a checkout of nanoTabPFN, which is in no package: `training_speed.py --nano DIR`",
     "training-curve.json": "the checkpoints were those of one run; `training_curve.py` prints and draws what is there",
+    "release.json": "`make dist` writes it",
     "versions.json": "needs two environments: `versions.py --save FILE` in each, then `--compare`",
     "*-training.jsonl": "the logs of the bundled weights, written by `pfn pretrain`",
 }

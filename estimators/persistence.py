@@ -24,7 +24,7 @@ from pfn.checkpoint import CheckpointError, ModelCard, build_model, bundled_weig
 from pfn.files import CONTENT_ERRORS, parse_json
 
 _HEADER_KEY = "pfnkit-estimator"
-_FORMAT = 1
+_FORMAT = 2
 _MAX_LABEL_BYTES = 2**28
 _DATA: dict[str, Any] = {"Table": Table, "View": View, "Part": Part, "Rows": Rows}
 _ENCODERS: dict[str, Any] = {"TableEncoder": TableEncoder, "TabRTable": TabRTable}
@@ -67,7 +67,7 @@ class Saved(BaseEstimator):
         try:
             header = parse_json(metadata[_HEADER_KEY])
             if header["format"] != _FORMAT:
-                raise ValueError(f"it has format {header['format']!r:.80}, this version reads {_FORMAT}; update pfnkit")
+                raise ValueError(f"it has format {header['format']!r:.80}, this version reads {_FORMAT}; save it again")
             kind = header["estimator"]["class"]
             if kind != cls.__name__:
                 raise ValueError(f"it holds a {kind:.80}; load it with {kind:.80}.load")
