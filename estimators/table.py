@@ -26,8 +26,9 @@ _LARGEST = 1e306                                                    # of targets
 
 def as_table(estimator: BaseEstimator, X: Any, *, reset: bool, keep_types: bool = False) -> np.ndarray | pd.DataFrame:
     """Check `X` by scikit-learn's rules; returns a float64 array, or a DataFrame if any column is not numeric.
-    Booleans, and text of numbers, count as numbers; with `keep_types` a frame of them remains one, as "1" and True may be
-    categories of the table that was fitted.
+
+    Booleans, and text of numbers, count as numbers. With `keep_types`, for queries, a frame of them remains one: "1" and
+    True may be categories of the table that was fitted.
 
     Sets (`reset=True`) or checks `n_features_in_` and `feature_names_in_` of `estimator`. Infinite values, sparse
     matrices, complex numbers and empty tables raise scikit-learn's own errors.
