@@ -25,6 +25,8 @@ html_theme = "furo"
 html_title = f"pfnkit {release}"
 html_show_sphinx = False
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 
 nb_execution_mode = "off"                                           # outputs are committed, see notebooks/build.py
 myst_heading_anchors = 3
@@ -32,7 +34,7 @@ myst_heading_anchors = 3
 # Packages list the names of __all__, modules without one what they define; a page each.
 autosummary_generate = True
 autosummary_ignore_module_all = False
-autodoc_typehints_format = "short"
+autodoc_typehints = "none"                                          # types are in the descriptions
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False                                 # autodoc lists them, in full
 # Annotations name classes of torch, NumPy and others; no address is fetched, so they cannot be links.
