@@ -78,7 +78,7 @@ STEPS = {
          "benchmarks/data/regression/27_hitters.npz",),
         100, packages=BOOSTERS),
     "tabr-speed": Step(
-        ("tabr_speed.py --out {out}/tabr-speed.json --threads 1 --repeats 1",),
+        ("tabr_speed.py --out {out}/tabr-speed.json",),
         ("tabr_speed.py --out {out}/tabr-speed.json --threads 1 --repeats 1 --rows 2000 --steps 4",), 10),
     "engineering": Step(
         ("engineering.py --out {out}/engineering.json",),
