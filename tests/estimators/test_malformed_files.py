@@ -3,11 +3,11 @@
 import json
 import os
 import pickle
-import resource
 
 import numpy as np
 import pytest
 import torch
+from malformed import brief, little_memory, refused
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from safetensors.torch import load_file, safe_open, save
 
@@ -20,14 +20,9 @@ SPACE = {"x": FloatDistribution(0, 1), "n": IntDistribution(1, 9), "kind": Categ
 
 
 @pytest.fixture(autouse=True)
-def little_memory():
-    """400 MiB more than now."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    with open("/proc/self/statm") as file:
-        pages = int(file.read().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 400 * 2**20, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
+def _little_memory():
+    with little_memory():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -72,22 +67,6 @@ def freeze_thaw(tmp_path):
         made.tell(run.number, run.step, 0.5)
     made.save(path)
     return path
-
-
-def brief(value):
-    return repr(value)[:50]
-
-
-def refused(load, path, match="."):
-    with pytest.raises(ValueError, match=match) as caught:
-        load(path)
-    assert path.name in str(caught.value)
-    assert len(str(caught.value)) < 1500
-    error = caught.value
-    while error is not None:
-        assert not isinstance(error, MemoryError)
-        assert "allocate" not in str(error)
-        error = error.__cause__
 
 
 def header_of(path):

@@ -5,11 +5,12 @@ import io
 import json
 import os
 import pickle
-import resource
 import tarfile
 import zipfile
 from dataclasses import replace
+from functools import partial
 
+import malformed
 import numpy as np
 import pytest
 import torch
@@ -25,15 +26,13 @@ CONFIG = PFNConfig(n_outputs=3, embed_dim=16, n_layers=1, n_heads=2, hidden_dim=
 CARD = ModelCard(CONFIG, "a prior", Envelope(100, 5, 3), {"step": 7})
 
 
+brief, refused = malformed.brief, partial(malformed.refused, kind=CheckpointError)
+
+
 @pytest.fixture(autouse=True)
-def little_memory():
-    """400 MiB more than now; who wants more gets a MemoryError or torch's RuntimeError."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    with open("/proc/self/statm") as file:
-        pages = int(file.read().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 400 * 2**20, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
+def _little_memory():
+    with malformed.little_memory():
+        yield
 
 
 @pytest.fixture
@@ -41,23 +40,6 @@ def path(tmp_path):
     file = tmp_path / "model.safetensors"
     save_checkpoint(PFN(CONFIG), file, CARD)
     return file
-
-
-def brief(value):
-    return repr(value)[:50]
-
-
-def refused(load, path, match="."):
-    """`load` raises a ValueError that names the file, is no novel, and does not come from a lack of memory."""
-    with pytest.raises(CheckpointError, match=match) as caught:
-        load(path)
-    assert path.name in str(caught.value)
-    assert len(str(caught.value)) < 1500
-    error = caught.value
-    while error is not None:
-        assert not isinstance(error, MemoryError)
-        assert "allocate" not in str(error)
-        error = error.__cause__
 
 
 def raw(header, data=b"", length=None):
