@@ -80,12 +80,13 @@ class Columns:
             if isinstance(filled, np.ndarray):
                 filled[gaps[:, j], j] = self._cells(j, values, filled.dtype)
                 continue
-            cells, dtype = filled.iloc[:, j].astype(object), filled.dtypes.iloc[j]
-            cells[gaps[:, j]] = self._cells(j, values, dtype)
+            column, dtype = filled.iloc[:, j], filled.dtypes.iloc[j]
+            cells = _objects(list(column))
+            cells[gaps[:, j]] = _objects(self._cells(j, values, dtype))
             if isinstance(dtype, pd.CategoricalDtype):                       # a category that only fit saw
                 new = [label for label in self.labels[j] if label not in dtype.categories]
                 dtype = pd.CategoricalDtype([*dtype.categories, *new], dtype.ordered)
-            filled.isetitem(j, cells.astype(dtype))
+            filled.isetitem(j, pd.Series(cells, column.index, dtype=object).astype(dtype))
         return filled
 
     def decode(self, x: np.ndarray) -> TableLike:
@@ -94,10 +95,9 @@ class Columns:
             return self.fill(np.full(x.shape, np.nan), x)
         columns = []
         for j, dtype in enumerate(self._blank.dtypes):
-            cells = pd.Series(np.nan, index=range(len(x)), dtype=object)
-            known = ~np.isnan(x[:, j])
-            cells[known] = self._cells(j, x[known, j], dtype)
-            columns.append(cells.astype(dtype))
+            cells, known = _objects([np.nan] * len(x)), ~np.isnan(x[:, j])
+            cells[known] = _objects(self._cells(j, x[known, j], dtype))
+            columns.append(pd.Series(cells, dtype=object).astype(dtype))
         frame = pd.concat(columns, axis=1)
         frame.columns = self._blank.columns
         return frame
@@ -115,6 +115,14 @@ class Columns:
             limits = np.iinfo(getattr(dtype, "numpy_dtype", dtype))
             return [min(max(int(value), limits.min), limits.max) for value in np.rint(values)]          # no float is 2⁶³ - 1
         return values.tolist()
+
+
+def _objects(cells: list[Any]) -> np.ndarray:
+    """As they are: NumPy would make columns of tuples, pandas strings of text that these do not hold."""
+    column = np.empty(len(cells), dtype=object)
+    for row, cell in enumerate(cells):
+        column[row] = cell
+    return column
 
 
 class Conditional:
