@@ -4,8 +4,9 @@ Takes two files that `classification.py` or `regression.py --models pfn --checkp
 
     python benchmarks/compare.py A.json B.json
     python benchmarks/compare.py A.json B.json --out results/prior-comparison.json --note "what A and B are"
+    python benchmarks/compare.py A.json B.json --out results/training-day.json --title "Weights" --note "what A and B are"
 
-Splits of a dataset are averaged; datasets are resampled for the interval.
+With a title the file holds several comparisons. Splits of a dataset are averaged; datasets are resampled for the interval.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("A")
     parser.add_argument("B")
     parser.add_argument("--out", help="write the comparison, and both files' rows, here")
+    parser.add_argument("--title", help="keep the other comparisons of the file, which have other titles")
     parser.add_argument("--note", default="")
     args = parser.parse_args()
     shared = [metric for metric in metrics(args.A) if metric in metrics(args.B)]
@@ -74,7 +76,11 @@ def main() -> None:
               f"| {row['better']} / {row['worse']} of {row['datasets']} |")
     if args.out:
         rows = {side: json.loads(Path(path).read_text()) for side, path in (("A", args.A), ("B", args.B))}
-        Path(args.out).write_text(json.dumps({"note": args.note, "comparison": result} | rows, indent=0) + "\n")
+        record = {"note": args.note, "comparison": result} | rows
+        path = Path(args.out)
+        if args.title:
+            record = (json.loads(path.read_text()) if path.exists() else {}) | {args.title: record}
+        path.write_text(json.dumps(record, indent=0) + "\n")
 
 
 if __name__ == "__main__":

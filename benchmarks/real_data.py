@@ -31,7 +31,8 @@ def common_models(task: str) -> Models:
         return lambda split, _: getattr(import_module(module), prefix + kind)(**arguments)
 
     return {
-        "pfn": lambda split, args: getattr(import_module("estimators"), f"PFN{kind}")(model=args.checkpoint, random_state=0),
+        "pfn": lambda split, args: getattr(import_module("estimators"), f"PFN{kind}")(
+            args.n_estimators, model=args.checkpoint, random_state=0),
         "catboost": model("catboost", "CatBoost", random_seed=0, verbose=False, thread_count=1, allow_writing_files=False),
         "lightgbm": model("lightgbm", "LGBM", random_state=0, verbose=-1, n_jobs=1),
         "xgboost": model("xgboost", "XGB", random_state=0, n_jobs=1),
@@ -86,6 +87,7 @@ def main(description: str, task: str, models: Models, names: dict[str, str], che
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--sets", nargs="+", help="file names without .npz; all by default")
     parser.add_argument("--checkpoint", default=checkpoint)
+    parser.add_argument("--n-estimators", type=int, default=4, help="members of the PFN's ensemble")
     parser.add_argument("--redo", action="store_true", help="compute again what is there already")
     args = parser.parse_args()
     print(summary(compute(args, models)["rows"], task, args.models, names))

@@ -118,7 +118,17 @@ def bold_parts(text: str, best: list[Best]) -> str:
 
 @table("A prior against another", "prior-comparison")
 def prior_comparison(record: Record) -> str:
-    heads = ("metric", "layered networks", "causal graphs", "gain (95 %)", "better / worse")
+    return paired(record, "layered networks", "causal graphs")
+
+
+@table("Comparisons of the training day", "training-day")
+def training_day(record: Record) -> str:
+    return "\n\n".join(f"**{title}**\n\n{paired(one, 'A', 'B')}" for title, one in record.items())
+
+
+def paired(record: Record, first: str, second: str) -> str:
+    """What `compare.py` wrote: its note, when it was measured, a line for each metric."""
+    heads = ("metric", first, second, "gain (95 %)", "better / worse")
     rows = [(metric, f"{row['A']:.4f}", f"{row['B']:.4f}", interval([row["gain"], *row["interval"]], 4),
              f"{row['better']} / {row['worse']} of {row['datasets']}") for metric, row in record["comparison"].items()]
     return f"{record['note']}\n\nMeasured {when(record['A'])}.\n\n" + markdown(heads, rows)

@@ -151,6 +151,7 @@ STEPS = {
 }
 BY_HAND = {
     "prior-comparison.json": "compares checkpoints of two old commits, which its note names; `compare.py` made it",
+    "training-day.json": "pairs of checkpoints and of settings, which its notes name; `compare.py --title` made it",
     "training-speed.json": "needs a checkout of nanoTabPFN, which is in no package: `training_speed.py --nano DIR`",
     "training-curve.json": "the checkpoints were those of one run; `training_curve.py` prints and draws what is there",
     "release.json": "`make dist` writes it",

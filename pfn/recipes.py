@@ -24,6 +24,8 @@ from priors import (
     with_learnable,
     with_missing,
     with_normal_scores,
+    with_smooth_target,
+    with_softmax_classes,
     with_target_noise,
     with_warps,
 )
@@ -31,18 +33,20 @@ from priors.curve_families import FAMILIES
 
 
 def tabular_prior(max_classes: int = 10) -> Prior:
-    """Tables: causal graphs, sums of effects, rules, with columns as in real tables; real targets with `max_classes=0`."""
+    """Tables: graphs, sums of effects, smooth functions, rules; columns as in real tables; `max_classes=0`: real targets."""
 
     def graphs(classes: int) -> Prior:
         styles = Mixture([(0.75, SCMPrior(classes)), (0.25, SCMPrior(classes, style="layered"))])
         return with_learnable(styles, least=0.05, overdraw=1.2)
 
     if max_classes == 0:
-        tasks = with_normal_scores(with_target_noise(with_additive_target(graphs(0))))
+        tasks = with_normal_scores(with_target_noise(with_smooth_target(with_additive_target(graphs(0)))))
     else:
-        sums = with_target_noise(with_additive_target(graphs(0), probability=1.0))
-        additive = as_classification(sums, max_classes=max_classes)
-        tasks = Mixture([(0.75, graphs(max_classes)), (0.15, additive), (0.1, RulePrior(max_classes=max_classes))])
+        sums = with_target_noise(with_smooth_target(with_additive_target(graphs(0), probability=1.0), probability=0.3))
+        tasks = Mixture([
+            (0.65, graphs(max_classes)), (0.15, as_classification(sums, max_classes=max_classes)),
+            (0.1, with_softmax_classes(graphs(0), max_classes=max_classes)), (0.1, RulePrior(max_classes=max_classes)),
+        ])
     return with_missing(with_categoricals(with_warps(with_distractors(tasks, probability=0.25)), probability=0.2))
 
 

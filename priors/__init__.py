@@ -23,6 +23,7 @@ from priors.optimization import OptimizationPrior
 from priors.rules import RulePrior
 from priors.scm import SCMPrior
 from priors.signomial import SignomialPrior
+from priors.smooth import with_smooth_target, with_softmax_classes
 from priors.strokes import StrokePrior
 from priors.task import Prior, Status, TaskBatch, TaskShape
 from priors.transforms import (
@@ -71,6 +72,8 @@ __all__ = [
     "with_learnable",
     "with_missing",
     "with_normal_scores",
+    "with_smooth_target",
+    "with_softmax_classes",
     "with_target_noise",
     "with_warps",
 ]

@@ -21,6 +21,8 @@ from priors import (
     with_learnable,
     with_missing,
     with_normal_scores,
+    with_smooth_target,
+    with_softmax_classes,
     with_target_noise,
     with_warps,
 )
@@ -36,6 +38,8 @@ PRIORS = {name: entry.make() for name, entry in catalogue.PRIORS.items()} | {
     "distractors": with_distractors(SCMPrior(), probability=1.0),
     "target-noise": with_target_noise(SCMPrior()),
     "additive": with_additive_target(SCMPrior(), probability=1.0),
+    "smooth": with_smooth_target(SCMPrior(), probability=1.0),
+    "softmax-classes": with_softmax_classes(SCMPrior()),
     "normal-scores": with_normal_scores(with_target_noise(SCMPrior()), probability=0.5),
     "learnable": with_learnable(SCMPrior(max_classes=3)),
     "gp-matern-3/2": GPPrior(kernel="matern32"),
