@@ -7,6 +7,7 @@ import context_curve as context_curve_script
 import engineering as engineering_script
 import imputation as imputation_script
 import large_tables as large_tables_script
+import linear_tasks as linear_tasks_script
 import regression as regression_script
 import small_data as small_data_script
 import tabr as tabr_script
@@ -40,6 +41,11 @@ def regression(record: Record) -> str:
 def context_curve(record: Record) -> str:
     tasks = [task for task in ("classification", "regression") if task in record]
     return "\n\n".join(context_curve_script.table(task, record[task]["rows"]) for task in tasks)
+
+
+@table("Linear functions", "linear-tasks")
+def linear_tasks(record: Record) -> str:
+    return linear_tasks_script.table(record)
 
 
 @table("Thirty rows", "small_data")

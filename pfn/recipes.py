@@ -11,6 +11,7 @@ from pfn.sizes import TaskSizes
 from pfn.studies import STUDIES
 from pfn.training import PretrainConfig
 from priors import (
+    FactorPrior,
     LearningCurvePrior,
     Mixture,
     OptimizationPrior,
@@ -39,14 +40,17 @@ def tabular_prior(max_classes: int = 10) -> Prior:
         styles = Mixture([(0.75, SCMPrior(classes)), (0.25, SCMPrior(classes, style="layered"))])
         return with_learnable(styles, least=0.05, overdraw=1.2)
 
+    def formulae(share: float, **probability: float) -> Prior:
+        """Real targets, also from formulae that do without a graph, or without any; a `share` of the tables has none."""
+        tables = Mixture([(1.0 - share, graphs(0)), (share, FactorPrior())])
+        return with_smooth_target(with_additive_target(tables, **probability))
+
     if max_classes == 0:
-        tasks = with_normal_scores(with_target_noise(with_smooth_target(with_additive_target(graphs(0)))))
+        tasks = with_normal_scores(with_target_noise(formulae(0.3)))
     else:
-        sums = with_target_noise(with_smooth_target(with_additive_target(graphs(0), probability=1.0), probability=0.3))
-        tasks = Mixture([
-            (0.65, graphs(max_classes)), (0.15, as_classification(sums, max_classes=max_classes)),
-            (0.1, with_softmax_classes(graphs(0), max_classes=max_classes)), (0.1, RulePrior(max_classes=max_classes)),
-        ])
+        sums = as_classification(with_target_noise(formulae(0.5, probability=0.5)), max_classes=max_classes)
+        softmax = with_softmax_classes(formulae(0.5), max_classes=max_classes)
+        tasks = Mixture([(0.6, graphs(max_classes)), (0.2, sums), (0.1, softmax), (0.1, RulePrior(max_classes=max_classes))])
     return with_missing(with_categoricals(with_warps(with_distractors(tasks, probability=0.25)), probability=0.2))
 
 

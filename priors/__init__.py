@@ -4,6 +4,7 @@ from priors.additive import with_additive_target
 from priors.bnn import BNNPrior
 from priors.curves import LearningCurvePrior
 from priors.custom import FunctionPrior
+from priors.factors import FactorPrior
 from priors.freeze_thaw import FreezeThawPrior
 from priors.functions import (
     DecisionTreePrior,
@@ -43,6 +44,7 @@ __all__ = [
     "ConstrainedTasks",
     "DecisionTreePrior",
     "DirichletPrior",
+    "FactorPrior",
     "FreezeThawPrior",
     "FunctionPrior",
     "GPPrior",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from priors.bnn import BNNPrior
 from priors.curves import LearningCurvePrior
+from priors.factors import FactorPrior
 from priors.freeze_thaw import FreezeThawPrior
 from priors.functions import (
     DecisionTreePrior,
@@ -51,6 +52,7 @@ PRIORS: dict[str, Entry] = {
     "constrained-hebo": Entry(ConstrainedHEBOPrior, features=1, rows=60, context=20),
     "decision-tree": Entry(DecisionTreePrior, rows=300, context=200),
     "dirichlet": Entry(DirichletPrior),
+    "factors": Entry(FactorPrior, features=5, rows=200, context=100),
     "freeze-thaw": Entry(FreezeThawPrior, features=2, rows=100, context=60),
     "gp": Entry(GPPrior, features=1, rows=60, context=20),
     "gp-classes": Entry(lambda: as_classification(GPPrior(lengthscale=0.3)), rows=300, context=200),
