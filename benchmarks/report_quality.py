@@ -137,4 +137,5 @@ def paired(record: Record, first: str, second: str) -> str:
     heads = ("metric", first, second, "gain (95 %)", "better / worse")
     rows = [(metric, f"{row['A']:.4f}", f"{row['B']:.4f}", interval([row["gain"], *row["interval"]], 4),
              f"{row['better']} / {row['worse']} of {row['datasets']}") for metric, row in record["comparison"].items()]
-    return f"{record['note']}\n\nMeasured {when(record['A'])}.\n\n" + markdown(heads, rows)
+    measured = " and ".join(sorted({when(record["A"]), when(record["B"])}))
+    return f"{record['note']}\n\nMeasured {measured}.\n\n" + markdown(heads, rows)
