@@ -237,7 +237,7 @@ class TableEncoder:
                 columns.append(np.array([code.get(label, np.nan) for label in _labels(column)], dtype=np.float64))
                 continue
             numbers = as_numeric(column)
-            if numbers is None and not self.is_filled_[i]:
+            if numbers is None and (not self.is_filled_[i] or column.isna().all()):
                 numbers = np.full(len(column), np.nan)
             if numbers is None:
                 raise ValueError(
