@@ -4,7 +4,7 @@ from priors.additive import with_additive_target
 from priors.bnn import BNNPrior
 from priors.curves import LearningCurvePrior
 from priors.custom import FunctionPrior
-from priors.factors import FactorPrior
+from priors.factors import CollinearPrior, FactorPrior
 from priors.freeze_thaw import FreezeThawPrior
 from priors.functions import (
     DecisionTreePrior,
@@ -39,6 +39,7 @@ from priors.version import __version__ as __version__
 
 __all__ = [
     "BNNPrior",
+    "CollinearPrior",
     "ConjugateLinearPrior",
     "ConstrainedHEBOPrior",
     "ConstrainedTasks",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from priors.columns import draw_counting
 from priors.draw import Draw, standardise
 from priors.task import Prior, TaskBatch
 from priors.transforms import TransformedTarget, check_probability
@@ -30,8 +31,7 @@ def additive_target(x: Tensor, draw: Draw) -> Tensor:
     terms = standardise(shapes.gather(0, kind.expand(1, *z.shape)).squeeze(0))
     spread = draw.uniform(tasks, 1, 1, high=1.5)
     weight = draw.normal(*per_column) * torch.exp(spread * draw.normal(*per_column))
-    counts = draw.chance(*per_column, p=draw.uniform(tasks, 1, 1, low=0.1, high=1.0))
-    counts = counts | (torch.arange(n_features, device=x.device) == draw.integers(tasks, 1, 1, low=0, high=n_features - 1))
+    counts = draw_counting(tasks, n_features, draw)
     total = (terms * weight * counts).sum(2)
 
     first, second = (draw.integers(tasks, 1, 3, low=0, high=n_features - 1).expand(-1, x.shape[1], -1) for _ in range(2))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from priors.bnn import BNNPrior
 from priors.curves import LearningCurvePrior
-from priors.factors import FactorPrior
+from priors.factors import CollinearPrior, FactorPrior
 from priors.freeze_thaw import FreezeThawPrior
 from priors.functions import (
     DecisionTreePrior,
@@ -50,6 +50,7 @@ PRIORS: dict[str, Entry] = {
     "bnn-bo": Entry(BNNPrior.bo),
     "bnn-tabular": Entry(BNNPrior.tabular, rows=300, features=4, context=200),
     "constrained-hebo": Entry(ConstrainedHEBOPrior, features=1, rows=60, context=20),
+    "collinear": Entry(CollinearPrior, features=10, rows=200, context=100),
     "decision-tree": Entry(DecisionTreePrior, rows=300, context=200),
     "dirichlet": Entry(DirichletPrior),
     "factors": Entry(FactorPrior, features=5, rows=200, context=100),

@@ -43,6 +43,13 @@ def cut_into_levels(value: Tensor, mass: Tensor) -> Tensor:
     return torch.searchsorted(ends, value.contiguous()).clamp_max(mass.shape[-1] - 1)
 
 
+def draw_counting(tasks: int, n_features: int, draw: Draw, *, least: float = 0.1) -> Tensor:  # (B, 1, F), bool
+    """Which columns have an effect: each with a probability of the task's own, from `least` to 1, and at least one."""
+    counts = draw.chance(tasks, 1, n_features, p=draw.uniform(tasks, 1, 1, low=least))
+    columns = torch.arange(n_features, device=draw.device)
+    return counts | (columns == draw.integers(tasks, 1, 1, low=0, high=n_features - 1))
+
+
 def emit_categories(
     value: Tensor,    # (J, R), the coordinate
     nodes: Tensor,    # (I, W, R), all nodes

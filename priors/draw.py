@@ -57,6 +57,10 @@ class Draw:
         """Exponential with mean 1."""
         return -torch.log1p(-self.uniform(*size))                    # of a number in (0, 1]
 
+    def gumbel(self, *size: int) -> Tensor:
+        """Standard Gumbel: logits plus these are largest at k with the probability softmax(logits)[k]."""
+        return -torch.log(-torch.log(self.uniform(*size).clamp(1e-6, 1 - 1e-6)))
+
     def gamma(self, shape: Tensor) -> Tensor:
         """Gamma(shape, scale 1), element by element."""
         return torch._standard_gamma(shape, generator=self.generator)

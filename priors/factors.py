@@ -1,4 +1,4 @@
-"""Tables in which no column causes another: independent columns, or ones that share a few factors."""
+"""Tables in which no column causes another: independent columns, ones that share a few factors, collinear ones."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from priors.columns import emit_categories
+from priors.columns import draw_counting, emit_categories
 from priors.draw import Draw, standardise
 from priors.task import TaskBatch, TaskShape, check_generator
 
 _N_FACTORS = 3
+_MOST_FACTORS = 8
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,7 @@ class FactorPrior:
             several = (codes != codes[:, :1]).any(1)                                      # of few rows, all may be alike
             task, column = task[several], column[several]
             x[task, :, column], acts[task, :, column] = codes[several], effects[several]
-        counts = draw.chance(*size, p=draw.uniform(shape.batch_size, 1, 1, low=0.3))
-        some = draw.integers(shape.batch_size, 1, 1, low=0, high=shape.n_features - 1)
-        counts = counts | (torch.arange(shape.n_features, device=x.device) == some)
+        counts = draw_counting(shape.batch_size, shape.n_features, draw, least=0.3)
         weight = draw.normal(*size) * torch.exp(draw.uniform(shape.batch_size, 1, 1) * draw.normal(*size))
         y = standardise((standardise(acts) * weight * counts).sum(2))
         return TaskBatch(x, y, shape.n_context)
@@ -65,3 +64,30 @@ def _latent_columns(shape: TaskShape, draw: Draw) -> Tensor:
     loading = torch.nn.functional.normalize(draw.normal(tasks, _N_FACTORS, n_features), dim=1)
     factors = torch.bmm(draw.normal(tasks, rows, _N_FACTORS), loading)
     return (1.0 - common).sqrt() * draw.normal(tasks, rows, n_features) + common.sqrt() * factors
+
+
+@dataclass(frozen=True)
+class CollinearPrior:
+    """Linear regression on factors that show themselves in columns which are nearly the same, as in spectra.
+
+    Each of two to eight factors is N(0, 1), and each next one moves the columns by a fifth to all of what the one before
+    it does; every column is a random mixture of them, with 0.3 % to 30 % of noise. All factors act on the target alike,
+    so that what it needs may be a small part of what the columns hold. The target is standardised and has no noise.
+
+    References
+    ----------
+    .. [1] I. T. Jolliffe, "A Note on the Use of Principal Components in Regression", Applied Statistics 1982: components
+       of small variance can matter as much as those of large.
+    """
+
+    def sample(self, shape: TaskShape, *, generator: torch.Generator) -> TaskBatch:
+        draw = Draw(check_generator(generator))
+        tasks, rows, n_features = shape.batch_size, shape.n_rows, shape.n_features
+        number = torch.arange(_MOST_FACTORS, device=draw.device)
+        present = number < draw.log_integers(tasks, 1, low=2, high=_MOST_FACTORS)                      # (B, K)
+        scale = draw.log_uniform(tasks, 1, low=0.2, high=1.0) ** number * present
+        factors = draw.normal(tasks, rows, _MOST_FACTORS)
+        x = standardise(torch.bmm(factors * scale.unsqueeze(1), draw.normal(tasks, _MOST_FACTORS, n_features)))
+        x = x + draw.log_uniform(tasks, 1, 1, low=0.003, high=0.3) * draw.normal(tasks, rows, n_features)
+        y = standardise((factors * (draw.normal(tasks, _MOST_FACTORS) * present).unsqueeze(1)).sum(2))
+        return TaskBatch(x, y, shape.n_context)

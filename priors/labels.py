@@ -13,6 +13,13 @@ from priors.task import Prior, TaskBatch, TaskShape, check_generator
 MAX_CLUSTERS = 12                                                # of root causes, each of one class
 
 
+def check_max_classes(max_classes: int) -> int:
+    """The number, if it allows two classes; else a ValueError."""
+    if max_classes < 2:
+        raise ValueError(f"max_classes={max_classes} allows a single class; use max_classes >= 2.")
+    return max_classes
+
+
 def draw_n_classes(batch_size: int, max_classes: int, draw: Draw) -> Tensor:  # (B,), int64
     """2 with probability 0.4, else uniform in 2 … `max_classes`."""
     several = draw.integers(batch_size, low=2, high=max_classes)
@@ -81,8 +88,7 @@ def _nearest_prototype(points: Tensor, n_classes: Tensor, draw: Draw) -> Tensor:
     # An additive offset makes cells of unequal size, Gumbel noise makes soft borders.
     offset = draw.normal(batch, 1, 20) * draw.uniform(batch, 1, 1)
     temperature = draw.log_uniform(batch, 1, 1, low=0.003, high=0.5)
-    gumbel = -torch.log(-torch.log(draw.uniform(batch, rows, 20).clamp(1e-6, 1 - 1e-6)))
-    distance = distance + offset - temperature * gumbel
+    distance = distance + offset - temperature * draw.gumbel(batch, rows, 20)
     unused = torch.arange(20, device=draw.device) >= n_prototypes.unsqueeze(1)
     nearest = distance.masked_fill(unused.unsqueeze(1), torch.inf).argmin(2)
     return nearest % n_classes.unsqueeze(1)
@@ -172,6 +178,4 @@ def as_classification(prior: Prior, *, max_classes: int = 10) -> Prior:
     ----------
     .. [1] N. Hollmann et al., "TabPFN", ICLR 2023, section on classification targets.
     """
-    if max_classes < 2:
-        raise ValueError(f"max_classes={max_classes} allows a single class; use max_classes >= 2.")
-    return _AsClassification(prior, max_classes)
+    return _AsClassification(prior, check_max_classes(max_classes))

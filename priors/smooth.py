@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from priors.columns import draw_counting
 from priors.draw import Draw, standardise
-from priors.labels import draw_n_classes, finish_labels
+from priors.labels import check_max_classes, draw_n_classes, finish_labels
 from priors.task import Prior, TaskBatch, TaskShape, check_generator
 from priors.transforms import TransformedTarget, check_probability
 
@@ -33,8 +34,7 @@ def smooth_functions(x: Tensor, n_functions: int, draw: Draw) -> Tensor:
     contrast = draw.chance(tasks, 1, n_features, p=share) & (other != columns)
     z = torch.where(contrast, standardise(z - z.gather(2, other.expand_as(z))).clamp(-3.0, 3.0), z)
 
-    counts = draw.chance(tasks, n_features, p=draw.uniform(tasks, 1, low=0.1, high=1.0))
-    counts = counts | (columns == draw.integers(tasks, 1, low=0, high=n_features - 1))
+    counts = draw_counting(tasks, n_features, draw).squeeze(1)
     relevance = counts * torch.exp(draw.uniform(tasks, 1, high=1.0) * draw.normal(tasks, n_features))
     rate = draw.log_uniform(tasks, 1, low=0.1, high=4.0) * relevance / relevance.norm(dim=1, keepdim=True)
     degrees = torch.tensor([1.0, 3.0, 5.0, 1e4], device=x.device)[draw.choice(tasks, 1, weights=[0.1, 0.2, 0.2, 0.5])]
@@ -62,9 +62,8 @@ def random_waves(
 
 def softmax_labels(logits: Tensor, n_classes: Tensor, draw: Draw) -> Tensor:  # (B, R, K), (B,); (B, R)
     """A class for each row, drawn from the softmax of the first `n_classes` logits of its task."""
-    gumbel = -torch.log(-torch.log(draw.uniform(*logits.shape).clamp(1e-6, 1 - 1e-6)))
     unused = torch.arange(logits.shape[2], device=logits.device) >= n_classes.view(-1, 1, 1)
-    return (logits + gumbel).masked_fill(unused, -torch.inf).argmax(2)
+    return (logits + draw.gumbel(*logits.shape)).masked_fill(unused, -torch.inf).argmax(2)
 
 
 class _WithSmoothTarget(TransformedTarget):
@@ -132,6 +131,4 @@ def with_softmax_classes(prior: Prior, *, max_classes: int = 10) -> Prior:
     ----------
     .. [1] C. E. Rasmussen and C. K. I. Williams, "Gaussian Processes for Machine Learning", 2006, section 3.5.
     """
-    if max_classes < 2:
-        raise ValueError(f"max_classes={max_classes} allows a single class; use max_classes >= 2.")
-    return _WithSoftmaxClasses(prior, max_classes)
+    return _WithSoftmaxClasses(prior, check_max_classes(max_classes))

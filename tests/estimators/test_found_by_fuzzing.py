@@ -84,3 +84,13 @@ def test_a_gap_among_integers_leaves_their_categories():
     clf = PFNClassifier(1, random_state=0).fit(X, y)
     expected = clf.predict_proba(pd.DataFrame({"code": ["1", "2"]}))
     np.testing.assert_array_equal(clf.predict_proba(pd.DataFrame({"code": [1, 2, None]}))[:2], expected)
+
+
+@pytest.mark.parametrize("dtype", ["string", "category", object])
+def test_an_empty_query_column_of_any_type_is_missing(dtype):
+    """The refusal of text where numbers were wanted to quote the first text, and there was none."""
+    X = pd.DataFrame({"n": np.arange(12.0), "m": np.arange(12.0) % 3})
+    reg = PFNRegressor(1, random_state=0).fit(X, X["n"])
+    gap = pd.DataFrame({"n": [np.nan, np.nan], "m": [1.0, 2.0]})
+    empty = gap.assign(n=pd.Series([None, None], dtype=dtype))
+    np.testing.assert_array_equal(reg.predict(empty), reg.predict(gap))

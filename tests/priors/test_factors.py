@@ -1,6 +1,6 @@
 import torch
 
-from priors import FactorPrior, TaskShape
+from priors import CollinearPrior, FactorPrior, TaskShape
 
 
 def draw(tasks=300, rows=120, features=4):
@@ -52,3 +52,29 @@ def test_marginals_are_normal_uniform_and_skewed():
     assert (skewness > 1).float().mean() > 0.1                           # log-normal
     assert ((kurtosis < 2) & (skewness.abs() < 0.3)).float().mean() > 0.2  # uniform: 1.8
     assert ((kurtosis - 3).abs() < 0.6).float().mean() > 0.2             # normal
+
+
+def test_collinear_columns_hold_the_target_in_small_components():
+    """One direction carries most of the columns' variance and little of the target; all together carry nearly all of it."""
+    batch = CollinearPrior().sample(TaskShape(200, 400, 40, 200), generator=torch.Generator().manual_seed(0))
+    z = (batch.x - batch.x.mean(1, keepdim=True)).double()
+    components, values, _ = torch.linalg.svd(z, full_matrices=False)                         # (B, R, F), (B, F)
+    first = values[:, 0].square() / values.square().sum(1)
+    explained = torch.einsum("brf,br->bf", components, batch.y.double()).square() / 400      # of the target, by component
+    narrow = first > 0.7
+    assert narrow.float().mean() > 0.3
+    assert explained[narrow, 0].mean() < 0.5                             # one of two to eight factors
+    assert (explained.sum(1) > 0.9).float().mean() > 0.4
+    torch.testing.assert_close(batch.y.std(1, correction=0), torch.ones(200), atol=1e-4, rtol=0)
+
+
+def test_collinear_targets_are_linear_in_the_factors():
+    """Columns with little noise determine the factors, two to eight of them: so few components hold the target."""
+    batch = CollinearPrior().sample(TaskShape(300, 400, 60, 200), generator=torch.Generator().manual_seed(1))
+    z = (batch.x - batch.x.mean(1, keepdim=True)).double()
+    components, _, _ = torch.linalg.svd(z, full_matrices=False)
+    explained = torch.einsum("brf,br->bf", components, batch.y.double()).square() / 400
+    eight = explained[:, :8].sum(1)
+    assert eight.max() > 0.999
+    assert (eight > 0.95).double().mean() > 0.6                          # else too faint beside the columns' noise
+    assert explained[:, 8:].sum(1).median() < 0.001
