@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -24,6 +24,7 @@ from estimators.inference import (
     resolve_device,
     resolve_precision,
 )
+from estimators.kernel_ridge import KernelRidge
 from estimators.persistence import Persistence
 from estimators.table import TableEncoder, TakesTables, as_table, read_training_table
 from pfn import PFN, load_pretrained
@@ -32,6 +33,7 @@ from pfn.network import EncodedContext
 
 _FEW = 32                                                           # queries
 _ALL = (-1, -1)                                                     # key of the contexts of all members
+_MOST_SMOOTH_COLUMNS = 32
 _CONTEXTS = ("auto", "full", "subsample", "local")
 
 
@@ -59,6 +61,7 @@ class PFNEstimator(Persistence, TakesTables):
     _several_targets = False                                        # whether y may have several columns
     _table: Table
     _views: list[View]
+    _ridge: KernelRidge | None
 
     def _check_parameters(self) -> None:
         for name in ("n_estimators", "max_context"):
@@ -108,8 +111,26 @@ class PFNEstimator(Persistence, TakesTables):
         self._encoder = TableEncoder().fit(table, keeps_units=self._keeps_units)
         return self._encoder.transform(table)
 
+    def _append_smooth_columns(self, targets: np.ndarray, fewest_rows: int = 0) -> None:
+        """Give the table columns of what kernel ridge regression says of these targets (n, k) of its rows, if that is much.
+
+        Not for a single member, which sees the table as it is, nor for networks to which units matter. Columns for many
+        classes would crowd out those of the table.
+        """
+        table, self._ridge = self._table, None
+        wanted = self.n_estimators > 1 and not self._keeps_units and targets.shape[1] <= _MOST_SMOOTH_COLUMNS
+        if wanted and len(table) >= fewest_rows:
+            found = KernelRidge.fit(table.x, targets, table.weight)
+            if found is not None:
+                self._ridge, columns = found
+                self._table = replace(table, x=np.column_stack([table.x, columns]))
+
+    def _with_smooth_columns(self, x: Tensor) -> Tensor:
+        return x if self._ridge is None else torch.cat([x, self._ridge(x)], dim=1)
+
     def _encode_queries(self, X: Any) -> Tensor:
-        return torch.from_numpy(self._encoder.transform(as_table(self, X, reset=False, keep_types=True)))
+        encoded = self._encoder.transform(as_table(self, X, reset=False, keep_types=True))
+        return self._with_smooth_columns(torch.from_numpy(encoded))
 
     def _view_settings(self) -> dict[str, Any]:
         """Arguments of `make_views` that both tasks share."""
@@ -122,6 +143,7 @@ class PFNEstimator(Persistence, TakesTables):
             "max_features": max_features,
             "max_context": self._context_rows(min(n_features, max_features)),
             "local": self.context in ("auto", "local"),
+            "n_for_all": 0 if self._ridge is None else len(self._ridge.mean),
         }
 
     def _context_rows(self, n_features: int) -> int:

@@ -25,6 +25,8 @@ from estimators.inference import Pass, run_grouped, run_passes
 from estimators.many_classes import class_tree
 from pfn import PFN
 
+_FEWEST_ROWS_FOR_SMOOTH_COLUMNS = 100                               # of fewer labels it cannot be told how much they explain
+
 
 @dataclass(frozen=True)
 class Half:
@@ -50,7 +52,7 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
     ----------
     n_estimators : int, default=4
         Forward passes whose logits are averaged; they differ in the order of features and classes, and every second one sees
-        ranks in place of values.
+        ranks in place of values. All but a single one see a few more columns, see Notes.
     model : str, path or PFN, default="classifier"
         Bundled weights, a checkpoint of your own, or a network returned by `pfn.pretrain`.
     device : str, default="auto"
@@ -90,11 +92,16 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
     Neither the order of the training rows, nor the names of the classes, nor the other rows that are predicted in the
     same call have any influence on a prediction.
 
+    Where kernel ridge regression, with a linear or a Gaussian kernel, explains seven tenths of the variance of the classes'
+    indicators in ten-fold cross-validation, on 100 rows or more, its predictions are further columns of the table, one a
+    class, those of training rows from the other folds [3]_.
+
     References
     ----------
     .. [1] S. Müller et al., "Transformers Can Do Bayesian Inference", ICLR 2022.
     .. [2] N. Hollmann et al., "TabPFN: A Transformer That Solves Small Tabular Classification Problems in a Second",
        ICLR 2023.
+    .. [3] D. H. Wolpert, "Stacked Generalization", Neural Networks 1992.
 
     Examples
     --------
@@ -255,7 +262,7 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
             If X is no floating-point tensor, or if the fitted table has columns that are not numbers.
         """
         check_is_fitted(self)
-        x = self._encoder.transform_tensor(X)
+        x = self._with_smooth_columns(self._encoder.transform_tensor(X))
         questions = self._questions(x)
         return self._log_probabilities(questions, self._ask(questions), len(x)).exp()
 
@@ -277,6 +284,8 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
         x = self._encode(table)
         self._rank_of_class = canonical_classes(Table.of(x, label, weight), n_classes)
         self._table = Table.of(x, self._rank_of_class[label], weight)
+        indicators = np.eye(n_classes, dtype=np.float32)[self._table.y]
+        self._append_smooth_columns(indicators[:, 1:] if n_classes == 2 else indicators, _FEWEST_ROWS_FOR_SMOOTH_COLUMNS)
         random_state = check_random_state(self.random_state)
         self._views = make_views(
             self._table,

@@ -90,24 +90,27 @@ def make_views(
     local: bool,
     plain: bool,
     random_state: np.random.RandomState,
+    n_for_all: int = 0,
 ) -> list[View]:
     """One view for each member; every second one sees ranks in place of values, the last two of four target scores.
 
     Columns that are constant in the table are left out. Tables wider than `max_features` are dealt out in turn, so
-    that few columns go unseen. Parts of more than `max_context` rows are sampled, stratified by `strata` (n,), or, if
-    `local`, divided into cells that read the rows nearest to them. `class_slots(member, random_state)` are the slots of
-    the classes in each part that a member needs. If `plain`, for networks to which units matter, members see features and
-    targets as they are.
+    that few columns go unseen; the last `n_for_all` columns are seen by all members. Parts of more than `max_context` rows
+    are sampled, stratified by `strata` (n,), or, if `local`, divided into cells that read the rows nearest to them.
+    `class_slots(member, random_state)` are the slots of the classes in each part that a member needs. If `plain`, for
+    networks to which units matter, members see features and targets as they are.
     """
     x = table.x
     varying = np.flatnonzero(~np.all((x == x[:1]) | (np.isnan(x) & np.isnan(x[:1])), axis=0))
     varying = varying if len(varying) else np.arange(1)
-    deck = random_state.permutation(varying)
+    for_all = np.arange(x.shape[1] - n_for_all, x.shape[1])
+    deck = random_state.permutation(np.setdiff1d(varying, for_all))
+    n_dealt = max_features - n_for_all
     everybody = np.arange(len(table))                                # one array for all members: pickles hold it once
     views = []
     for member in range(1 if plain and len(varying) == 1 else n_estimators):
         if len(varying) > max_features:
-            columns = random_state.permutation(np.roll(deck, -member * max_features)[:max_features])
+            columns = random_state.permutation(np.append(np.roll(deck, -member * n_dealt)[:n_dealt], for_all))
         else:
             columns = random_state.permutation(varying)
         first, *others = class_slots(member, random_state)

@@ -56,7 +56,8 @@ class Explanations(PFNEstimator):
         ndarray of shape (n_queries, n_samples), float64
             In rows of the training table as it was passed to `fit`. Classification: of the log-probability of the
             predicted class. Regression: of the predicted mean, in units of y, from the members that see the targets
-            themselves. Equal training rows share their influence; rows of weight 0 have none.
+            themselves. Equal training rows share their influence; rows of weight 0 have none. What a row did for columns
+            of smooth predictions (see `PFNRegressor`) is not in it; ``n_estimators=1`` does without them.
 
         References
         ----------

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from estimators.context import Table
 from estimators.ensemble import Part, View
+from estimators.kernel_ridge import KernelRidge
 from estimators.table import TableEncoder
 from estimators.tabr_rows import Rows
 from estimators.tabr_table import TabRTable
@@ -24,9 +25,9 @@ from pfn.checkpoint import CheckpointError, ModelCard, build_model, bundled_weig
 from pfn.files import CONTENT_ERRORS, parse_json
 
 _HEADER_KEY = "pfnkit-estimator"
-_FORMAT = 2
+_FORMAT = 3
 _MAX_LABEL_BYTES = 2**28
-_DATA: dict[str, Any] = {"Table": Table, "View": View, "Part": Part, "Rows": Rows}
+_DATA: dict[str, Any] = {"Table": Table, "View": View, "Part": Part, "Rows": Rows, "KernelRidge": KernelRidge}
 _ENCODERS: dict[str, Any] = {"TableEncoder": TableEncoder, "TabRTable": TabRTable}
 
 

@@ -40,8 +40,8 @@ class PFNRegressor(RegressorMixin, FineTuning, Explanations):
     ----------
     n_estimators : int, default=4
         Forward passes whose densities are averaged; they differ in the order of features, every second one sees ranks in
-        place of values, and the last two of every four normal scores in place of targets, which tames skewed ones. 1 shows
-        the network the table as it is, which suits a prior of your own.
+        place of values, and the last two of every four normal scores in place of targets, which tames skewed ones. All but a
+        single one see one more column, see Notes. 1 shows the network the table as it is, which suits a prior of your own.
     model : str, path or PFN, default="regressor"
         Bundled weights, a checkpoint of your own, or a network returned by `pfn.pretrain`.
     device : str, default="auto"
@@ -76,10 +76,15 @@ class PFNRegressor(RegressorMixin, FineTuning, Explanations):
     Neither the order of the training rows nor the other rows that are predicted in the same call have any influence on a
     prediction; shifting and scaling y shifts and scales it.
 
+    Where kernel ridge regression, with a linear or a Gaussian kernel, explains seven tenths of the variance of y in
+    ten-fold cross-validation, its predictions are one more column of the table, those of training rows from the other folds
+    [3]_. The network knows a linear or smooth function of many columns only roughly, and least squares exactly.
+
     References
     ----------
     .. [1] S. Müller et al., "Transformers Can Do Bayesian Inference", ICLR 2022.
     .. [2] N. Hollmann et al., "Accurate predictions on small data with a tabular foundation model", Nature 2025.
+    .. [3] D. H. Wolpert, "Stacked Generalization", Neural Networks 1992.
 
     Examples
     --------
@@ -167,6 +172,7 @@ class PFNRegressor(RegressorMixin, FineTuning, Explanations):
         merged = Table.of(self._encode(table), target, weight)
         self._location, self._scale = (0.0, 1.0) if self._keeps_units else location_and_scale(merged.y, merged.weight)
         self._table = replace(merged, y=((merged.y - self._location) / self._scale).astype(np.float32))
+        self._append_smooth_columns(self._table.y[:, None])
         ordered = np.sort(merged.y)
         self._views = make_views(
             self._table,

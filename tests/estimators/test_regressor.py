@@ -187,7 +187,7 @@ def test_members_are_mixed_with_equal_weight(network, data):
     four = fit(network, X, y)
     members = []
     for view in four._views:
-        one = fit(network, X, y, n_estimators=1)
+        one = fit(network, X, y)
         one._views = [view]
         members.append(one.predict_distribution(X_test).log_prob(y_test))
     expected = logsumexp(members, axis=0) - np.log(4)
