@@ -63,6 +63,8 @@ class KernelRidge:
     def fit(cls, x: np.ndarray, targets: np.ndarray, weight: np.ndarray) -> tuple[KernelRidge, np.ndarray] | None:
         """Regression on x (n, f), targets (n, k), weight (n,), and for each row predictions from rows of other folds.
 
+        Only the ratios of the weights count.
+
         The order of the rows has a say in the folds, and of more than a thousand rows evenly spaced ones are taken; all
         others get the prediction of those. Leave-one-out errors choose lengthscale and penalty.
 
@@ -74,7 +76,8 @@ class KernelRidge:
         if len(x) < 2 * _N_FOLDS:
             return None
         rows = _evenly_spaced(len(x), _MOST_ROWS)
-        root = np.sqrt(weight[rows].astype(np.float64))[:, None]
+        share = weight[rows].astype(np.float64)
+        root = np.sqrt(share / share.mean())[:, None]
         y = targets[rows].astype(np.float64)
         location, scale = _column_scaling(x[rows].astype(np.float64), root[:, 0] ** 2)
         points = _standardised(torch.from_numpy(x[rows]), torch.from_numpy(location), torch.from_numpy(scale))
@@ -127,7 +130,7 @@ class _Fit(NamedTuple):
         error = self.target - smoother @ self.target
         for fold in range(_N_FOLDS):
             own = np.arange(fold, len(error), _N_FOLDS)
-            error[own] = np.linalg.solve(np.eye(len(own)) - smoother[np.ix_(own, own)], error[own])
+            error[own] = np.linalg.solve((1.0 + 1e-12) * np.eye(len(own)) - smoother[np.ix_(own, own)], error[own])
         return error
 
 

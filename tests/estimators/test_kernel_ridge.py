@@ -19,7 +19,8 @@ def smooth_table(n=120, noise=0.1, seed=0):
 
 def weighted_table():
     x, y, _ = smooth_table()
-    return x, y, np.random.default_rng(1).integers(1, 5, size=120).astype(np.float32)
+    weight = np.random.default_rng(1).integers(1, 5, size=120)
+    return x, y, (weight / weight.mean()).astype(np.float32)
 
 
 def linear_table(n=60, noise=0.01):
@@ -124,6 +125,17 @@ def test_gaps_constants_outliers_and_duplicates():
     repeated = np.repeat(np.float32([[0.0], [1.0]]), 30, axis=0)
     made, columns = KernelRidge.fit(repeated, repeated + np.linspace(0, 0.1, 60)[:, None], weight[:60])
     assert np.isfinite(columns).all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_weights_of_any_size(scale):
+    x, y, weight = weighted_table()
+    here, columns = KernelRidge.fit(x, y, weight)
+    there, others = KernelRidge.fit(x, y, (scale * weight).astype(np.float32))
+    np.testing.assert_allclose(columns, others, rtol=1e-3, atol=1e-4)
+    mixed = np.where(np.arange(120) < 3, np.float32(scale), weight)
+    found = KernelRidge.fit(x, y, mixed)
+    assert found is None or np.isfinite(found[1]).all()
 
 
 def test_predictions_are_differentiable():
