@@ -11,6 +11,7 @@ from pfn.sizes import TaskSizes
 from pfn.studies import STUDIES
 from pfn.training import PretrainConfig
 from priors import (
+    CollinearPrior,
     FactorPrior,
     LearningCurvePrior,
     Mixture,
@@ -36,7 +37,7 @@ def tabular_prior(max_classes: int = 10) -> Prior:
     """Tables: graphs, sums of effects, rules, with columns as in real tables.
 
     `max_classes=0`: real targets, also smooth functions, and regression on columns that do not cause each other. Of classes
-    the like did not make a better network in 1,600 steps (`benchmarks/results/training-day.json`).
+    the like did not make a better network in 2,200 steps (`benchmarks/results/training-day.json`).
     """
 
     def graphs(classes: int) -> Prior:
@@ -44,7 +45,7 @@ def tabular_prior(max_classes: int = 10) -> Prior:
         return with_learnable(styles, least=0.05, overdraw=1.2)
 
     if max_classes == 0:
-        tables = Mixture([(0.7, graphs(0)), (0.3, FactorPrior())])
+        tables = Mixture([(0.6, graphs(0)), (0.3, FactorPrior()), (0.1, CollinearPrior())])
         tasks = with_normal_scores(with_target_noise(with_smooth_target(with_additive_target(tables))))
     else:
         sums = with_target_noise(with_additive_target(graphs(0), probability=1.0))
