@@ -187,6 +187,7 @@ if __name__ == "__main__":
     parser.add_argument("--sizes", nargs="+", type=int, choices=SIZES, default=list(SIZES), help="training rows")
     parser.add_argument("--seeds", type=int, default=N_SEEDS, help="draws of the training rows")
     parser.add_argument("--checkpoint", default="classifier")
+    parser.add_argument("--n-estimators", type=int, default=4, help="members of PFNClassifier")
     parser.add_argument("--redo", action="store_true", help="compute again what is there already")
     torch.set_num_threads(1)
     print(report(compute(parser.parse_args())["rows"]))

@@ -18,6 +18,7 @@ _PENALTIES = np.logspace(-7, 1, 17)
 _CONSTANT = 1.0                                                     # added to every kernel: the mean is hardly penalised
 _N_FOLDS = 10
 _FEW_ROWS, _MOST_ROWS = 400, 1000
+_LEAST_ROOT = 1e-6                                                  # of a weight; rows of less have no say anyway
 _FARTHEST = 4.0                                                     # standard deviations from a column's mean
 
 
@@ -98,7 +99,7 @@ class KernelRidge:
         made = cls(torch.from_numpy(location), torch.from_numpy(scale), points, best.squared_lengthscale, best.penalty,
                    torch.from_numpy(root * best.coefficients()), torch.from_numpy(mean))
         columns = made(torch.from_numpy(x)).numpy()
-        columns[rows] = y - error / root
+        columns[rows] = np.where(root > _LEAST_ROOT, y - error / root, columns[rows])
         return made, columns
 
     def __call__(self, x: Tensor) -> Tensor:  # (n, f); (n, k), float32

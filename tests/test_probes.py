@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,6 +40,17 @@ def test_the_exact_posterior_has_no_gap_to_itself(load):
     shifted = probe(ExactNetwork(5, 0.5, error=0.1), 5, 200, 0.5)
     assert shifted["distance"] == pytest.approx(0.1)
     assert shifted["gap"] == pytest.approx(0.5 * 0.1**2 / 0.25, abs=0.01)      # of two normals that far apart
+
+
+def test_the_benchmark_of_designs_runs(tmp_path):
+    """It makes its models with the help of others' code, which once asked for arguments that it did not have."""
+    out = tmp_path / "engineering.json"
+    command = [sys.executable, BENCHMARKS / "engineering.py", "--out", out, "--models", "pfn", "logistic",
+               "--sets", "three_bar_truss", "--sizes", "20", "--seeds", "1"]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    rows = json.loads(out.read_text())["rows"]
+    assert set(rows) == {"three_bar_truss/20/0/pfn", "three_bar_truss/20/0/logistic"}
+    assert all(0 <= row["f1"] <= 1 and row["log_loss"] > 0 for row in rows.values())
 
 
 def test_comparisons_with_titles_stay_together(load, tmp_path, monkeypatch, capsys):

@@ -130,12 +130,13 @@ def test_gaps_constants_outliers_and_duplicates():
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_weights_of_any_size(scale):
     x, y, weight = weighted_table()
-    here, columns = KernelRidge.fit(x, y, weight)
-    there, others = KernelRidge.fit(x, y, (scale * weight).astype(np.float32))
+    _, columns = KernelRidge.fit(x, y, weight)
+    _, others = KernelRidge.fit(x, y, (scale * weight).astype(np.float32))
     np.testing.assert_allclose(columns, others, rtol=1e-3, atol=1e-4)
     mixed = np.where(np.arange(120) < 3, np.float32(scale), weight)
     found = KernelRidge.fit(x, y, mixed)
-    assert found is None or np.isfinite(found[1]).all()
+    assert (found is None) == (scale > 1)                                # three rows decide, or have no say
+    assert found is None or np.abs(found[1]).max() < 10
 
 
 def test_predictions_are_differentiable():
