@@ -33,7 +33,6 @@ from pfn.network import EncodedContext
 
 _FEW = 32                                                           # queries
 _ALL = (-1, -1)                                                     # key of the contexts of all members
-_MOST_SMOOTH_COLUMNS = 32
 _CONTEXTS = ("auto", "full", "subsample", "local")
 
 
@@ -111,19 +110,25 @@ class PFNEstimator(Persistence, TakesTables):
         self._encoder = TableEncoder().fit(table, keeps_units=self._keeps_units)
         return self._encoder.transform(table)
 
-    def _append_smooth_columns(self, targets: np.ndarray, fewest_rows: int = 0) -> None:
-        """Give the table columns of what kernel ridge regression says of these targets (n, k) of its rows, if that is much.
+    @property
+    def _max_features(self) -> int:
+        """Most columns that the network has seen in training."""
+        card = self.model_.card
+        return card.envelope.max_features if card is not None else self._table.x.shape[1]
 
-        Not for a single member, which sees the table as it is, nor for networks to which units matter. Columns for many
-        classes would crowd out those of the table.
+    def _wants_smooth_columns(self, n_columns: int) -> bool:
+        """Not for a single member, which sees the table as it is, nor for networks to which units matter.
+
+        Nor if the columns would take more than a third of what the network can read.
         """
-        table, self._ridge = self._table, None
-        wanted = self.n_estimators > 1 and not self._keeps_units and targets.shape[1] <= _MOST_SMOOTH_COLUMNS
-        if wanted and len(table) >= fewest_rows:
-            found = KernelRidge.fit(table.x, targets, table.weight)
-            if found is not None:
-                self._ridge, columns = found
-                self._table = replace(table, x=np.column_stack([table.x, columns]))
+        return self.n_estimators > 1 and not self._keeps_units and 3 * n_columns <= self._max_features
+
+    def _append_smooth_columns(self, targets: np.ndarray) -> None:
+        """Give the table columns of what kernel ridge regression says of these targets (n, k) of its rows, if that is much."""
+        found = KernelRidge.fit(self._table.x, targets, self._table.weight)
+        if found is not None:
+            self._ridge, columns = found
+            self._table = replace(self._table, x=np.column_stack([self._table.x, columns]))
 
     def _with_smooth_columns(self, x: Tensor) -> Tensor:
         return x if self._ridge is None else torch.cat([x, self._ridge(x)], dim=1)
@@ -134,14 +139,12 @@ class PFNEstimator(Persistence, TakesTables):
 
     def _view_settings(self) -> dict[str, Any]:
         """Arguments of `make_views` that both tasks share."""
-        card = self.model_.card
         n_features = self._table.x.shape[1]
-        max_features = card.envelope.max_features if card is not None else n_features
         return {
             "n_estimators": self.n_estimators,
             "plain": self._keeps_units,
-            "max_features": max_features,
-            "max_context": self._context_rows(min(n_features, max_features)),
+            "max_features": self._max_features,
+            "max_context": self._context_rows(min(n_features, self._max_features)),
             "local": self.context in ("auto", "local"),
             "n_for_all": 0 if self._ridge is None else len(self._ridge.mean),
         }

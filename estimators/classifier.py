@@ -284,8 +284,10 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
         x = self._encode(table)
         self._rank_of_class = canonical_classes(Table.of(x, label, weight), n_classes)
         self._table = Table.of(x, self._rank_of_class[label], weight)
-        indicators = np.eye(n_classes, dtype=np.float32)[self._table.y]
-        self._append_smooth_columns(indicators[:, 1:] if n_classes == 2 else indicators, _FEWEST_ROWS_FOR_SMOOTH_COLUMNS)
+        indicated = np.arange(1 if n_classes == 2 else 0, n_classes)
+        self._ridge = None
+        if len(self._table) >= _FEWEST_ROWS_FOR_SMOOTH_COLUMNS and self._wants_smooth_columns(len(indicated)):
+            self._append_smooth_columns(self._table.y[:, None] == indicated)
         random_state = check_random_state(self.random_state)
         self._views = make_views(
             self._table,

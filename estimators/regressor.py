@@ -172,7 +172,9 @@ class PFNRegressor(RegressorMixin, FineTuning, Explanations):
         merged = Table.of(self._encode(table), target, weight)
         self._location, self._scale = (0.0, 1.0) if self._keeps_units else location_and_scale(merged.y, merged.weight)
         self._table = replace(merged, y=((merged.y - self._location) / self._scale).astype(np.float32))
-        self._append_smooth_columns(self._table.y[:, None])
+        self._ridge = None
+        if self._wants_smooth_columns(1):
+            self._append_smooth_columns(self._table.y[:, None])
         ordered = np.sort(merged.y)
         self._views = make_views(
             self._table,

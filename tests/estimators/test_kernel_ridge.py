@@ -8,6 +8,7 @@ from sklearn.kernel_ridge import KernelRidge as Reference
 
 from estimators import PFNClassifier, PFNRegressor
 from estimators.kernel_ridge import KernelRidge
+from pfn import load_pretrained
 
 
 def smooth_table(n=120, noise=0.1, seed=0):
@@ -224,6 +225,19 @@ class TestInTheEstimators:
         numeric = (fitted.predict_proba(points + step) - fitted.predict_proba(points - step))[:, 1] / 1e-2
         assert np.abs(numeric).min() > 0.1
         np.testing.assert_allclose(gradient[:, 0], numeric, rtol=0.05)
+
+    def test_many_classes_do_not_crowd_out_the_table(self):
+        """Nor does one column, of a network that was trained on one or two."""
+        rng = np.random.default_rng(8)
+        y = rng.integers(40, size=400)
+        X = np.column_stack([np.cos(y), np.sin(y)]) + 1e-3 * rng.normal(size=(400, 2))
+        assert PFNClassifier(2, temperature=1.0, random_state=0).fit(X, y)._ridge is None
+        fitted = PFNClassifier(2, temperature=1.0, random_state=0).fit(X, y % 10)
+        assert fitted._ridge is not None
+        few = load_pretrained("regressor")
+        few.card = replace(few.card, envelope=replace(few.card.envelope, max_features=2))
+        X, y = self.rows()
+        assert PFNRegressor(model=few, random_state=0).fit(X[:, :1], X[:, 0])._ridge is None
 
     def test_networks_that_keep_units_see_none(self):
         X, _ = self.rows()
