@@ -124,7 +124,7 @@ class PFNEstimator(Persistence, TakesTables):
         return self.n_estimators > 1 and not self._keeps_units and 3 * n_columns <= self._max_features
 
     def _append_smooth_columns(self, targets: np.ndarray) -> None:
-        """Give the table columns of what kernel ridge regression says of these targets (n, k) of its rows, if that is much."""
+        """Give the table columns of what kernel ridge regression says of targets (n, k) of its rows, if that is much."""
         found = KernelRidge.fit(self._table.x, targets, self._table.weight)
         if found is not None:
             self._ridge, columns = found
