@@ -125,7 +125,7 @@ class PFNEstimator(Persistence, TakesTables):
 
     def _append_smooth_columns(self, targets: np.ndarray) -> None:
         """Give the table columns of what kernel ridge regression says of targets (n, k) of its rows, if that is much."""
-        found = KernelRidge.fit(self._table.x, targets, self._table.weight)
+        found = KernelRidge.fit(self._table.x, targets, self._table.weight, self._encoder.categories_)
         if found is not None:
             self._ridge, columns = found
             self._table = replace(self._table, x=np.column_stack([self._table.x, columns]))

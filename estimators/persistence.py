@@ -16,6 +16,7 @@ from torch import Tensor
 
 from estimators.context import Table
 from estimators.ensemble import Part, View
+from estimators.indicators import Points
 from estimators.kernel_ridge import KernelRidge
 from estimators.table import TableEncoder
 from estimators.tabr_rows import Rows
@@ -25,9 +26,9 @@ from pfn.checkpoint import CheckpointError, ModelCard, build_model, bundled_weig
 from pfn.files import CONTENT_ERRORS, parse_json
 
 _HEADER_KEY = "pfnkit-estimator"
-_FORMAT = 3
+_FORMAT = 4
 _MAX_LABEL_BYTES = 2**28
-_DATA: dict[str, Any] = {"Table": Table, "View": View, "Part": Part, "Rows": Rows, "KernelRidge": KernelRidge}
+_DATA: dict[str, Any] = {one.__name__: one for one in (Table, View, Part, Rows, KernelRidge, Points)}
 _ENCODERS: dict[str, Any] = {"TableEncoder": TableEncoder, "TabRTable": TabRTable}
 
 

@@ -1,13 +1,15 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.kernel_ridge import KernelRidge as Reference
 
 from estimators import PFNClassifier, PFNRegressor
-from estimators.kernel_ridge import KernelRidge
+from estimators.indicators import Points
+from estimators.kernel_ridge import KernelRidge, Step, _Regression
 from pfn import load_pretrained
 
 
@@ -31,20 +33,41 @@ def linear_table(n=60, noise=0.01):
     return x, y / y.std() + noise * rng.normal(size=(n, 1)), np.ones(n, dtype=np.float32)
 
 
-def reference(made, x, y, weight):
-    """scikit-learn's predictor from these rows, with the kernel and the penalty that were chosen."""
-    def kernel(a, b):
-        if np.isinf(made.squared_lengthscale):
-            return a @ b.T / a.shape[1] + 1.0
-        return np.exp(-0.5 * np.square(a[:, None] - b).sum(2) / made.squared_lengthscale) + 1.0
+def kernel(a, b, squared_lengthscale):
+    if np.isinf(squared_lengthscale):
+        return a @ b.T + 1.0
+    return np.exp(-0.5 * np.square(a[:, None] - b).sum(2) / squared_lengthscale) + 1.0
 
-    def standardised(x):
-        return ((x - made.location.numpy()) / made.scale.numpy()).clip(-4, 4)
 
-    points, mean = standardised(x), made.mean.numpy()
-    fitted = Reference(alpha=made.penalty, kernel="precomputed").fit(
-        kernel(points, points), y - mean, sample_weight=weight.astype(float))
-    return lambda new: mean + fitted.predict(kernel(standardised(new), points))
+def regressed(points, target, weight, step):
+    """scikit-learn's regression with this kernel and penalty."""
+    return Reference(alpha=step.penalty, kernel="precomputed").fit(
+        kernel(points, points, step.squared_lengthscale), target, sample_weight=weight)
+
+
+def scaled(relevance, z, weight):
+    """So that the mean squared distance of two rows, drawn by weight, is 1."""
+    share = weight / weight.sum()
+    return relevance / np.sqrt(share @ np.square((z[:, None] - z) * relevance).sum(2) @ share)
+
+
+def by_hand(z, target, weight, steps):
+    """Predictor of the last step; relevances from automatic derivatives of the predictors before it."""
+    relevance = scaled(np.ones(z.shape[1]), z, weight)
+    for step in steps[:-1]:
+        coefficients = regressed(z * relevance, target, weight, step).dual_coef_
+        at = torch.from_numpy(z).requires_grad_()
+        factor, points = torch.from_numpy(relevance), torch.from_numpy(z * relevance)
+        if np.isinf(step.squared_lengthscale):
+            values = (at * factor) @ points.mT
+        else:
+            squared = ((at * factor).unsqueeze(1) - points).square().sum(2)
+            values = (-0.5 * squared / step.squared_lengthscale).exp()
+        squares = sum(torch.autograd.grad((values @ one).sum(), at, retain_graph=True)[0].square()
+                      for one in torch.from_numpy(coefficients).mT)
+        relevance = scaled(np.sqrt(weight @ squares.numpy()), z, weight)
+    last = regressed(z * relevance, target, weight, steps[-1])
+    return lambda new: last.predict(kernel(new * relevance, z * relevance, steps[-1].squared_lengthscale))
 
 
 @pytest.mark.parametrize("table", [smooth_table(), weighted_table(), linear_table()], ids=["smooth", "weighted", "linear"])
@@ -53,28 +76,93 @@ def test_equals_scikit_learn(table):
     x, y, weight = table
     made, columns = KernelRidge.fit(x, y, weight)
     assert columns.shape == y.shape
-    new = np.random.default_rng(2).normal(size=(7, x.shape[1])).astype(np.float32)
-    np.testing.assert_allclose(made(torch.from_numpy(new)), reference(made, x, y, weight)(new), rtol=1e-4, atol=1e-5)
+    weight = weight.astype(np.float64) / weight.mean(dtype=np.float64)
+    mean = weight @ y / weight.sum()
+    z = made.coordinates(torch.from_numpy(x)).numpy()
+    root = torch.from_numpy(np.sqrt(weight)).unsqueeze(1)
+    _, steps = _Regression(torch.from_numpy(z), root * torch.from_numpy(y - mean), root).search()
+    assert steps[-1] == (made.squared_lengthscale, made.penalty)
+    new = torch.from_numpy(np.random.default_rng(2).normal(size=(7, x.shape[1])).astype(np.float32))
+    expected = by_hand(z, y - mean, weight, steps)(made.coordinates(new).numpy())
+    np.testing.assert_allclose(made(new).numpy() - mean, expected, rtol=1e-4, atol=1e-4)
     for fold in range(10):
         own = np.arange(len(x)) % 10 == fold
-        others = reference(made, x[~own], y[~own], weight[~own])
-        np.testing.assert_allclose(columns[own], others(x[own]), rtol=1e-4, atol=1e-4)
+        others = by_hand(z[~own], y[~own] - mean, weight[~own], steps)
+        np.testing.assert_allclose(columns[own] - mean, others(z[own]), rtol=1e-4, atol=1e-4)
 
 
 def test_leave_one_out_errors_choose():
     """Brute force over all rows, lengthscales and penalties finds nothing better."""
     x, y, weight = smooth_table(n=40, noise=0.2)
-    made, _ = KernelRidge.fit(x, y, weight)
+    z, y, weight = x.astype(np.float64), y - y.mean(0), weight.astype(np.float64)
+    rows = _Regression(torch.from_numpy(z), torch.from_numpy(y), torch.ones(40, 1, dtype=torch.float64))
+    relevance = scaled(np.ones(3), z, weight)
+    lengthscales = (np.inf, 8.0, 2.0, 0.5, 0.1)
+    error, step = rows._best_step(torch.from_numpy(relevance), lengthscales)
 
-    def left_out(squared_lengthscale, penalty):
-        like = replace(made, squared_lengthscale=squared_lengthscale, penalty=penalty)
-        rows = [np.arange(40) != row for row in range(40)]
-        return sum(np.square(reference(like, x[rest], y[rest], weight[rest])(x[~rest]) - y[~rest]).sum() for rest in rows)
+    def left_out(step):
+        rest = [np.arange(40) != row for row in range(40)]
+        return sum(np.square(regressed(z[some] * relevance, y[some], weight[some], step).predict(
+            kernel(z[~some] * relevance, z[some] * relevance, step.squared_lengthscale)) - y[~some]).sum() for some in rest)
 
-    least = left_out(made.squared_lengthscale, made.penalty)
-    for squared_lengthscale in (np.inf, 4 * made.squared_lengthscale, made.squared_lengthscale / 5):
+    np.testing.assert_allclose(left_out(step), error, rtol=1e-6)
+    for squared_lengthscale in lengthscales:
         for penalty in np.logspace(-7, 1, 9):
-            assert left_out(squared_lengthscale, penalty) > 0.999 * least
+            assert left_out(Step(squared_lengthscale, penalty)) > 0.999 * error
+
+
+def test_columns_that_do_not_matter_are_found_out():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 12)).astype(np.float32)
+    y = (np.sin(2 * x[:, :1]) + x[:, 1:2] ** 2) / 1.6 + 0.05 * rng.normal(size=(300, 1))
+    made, columns = KernelRidge.fit(x[:200], y[:200], np.ones(200, dtype=np.float32))
+    assert made.relevance[:2].min() > 4 * made.relevance[2:].max()
+    error = np.std(made(torch.from_numpy(x[200:])).numpy() - y[200:])
+    assert error < 0.35
+    assert np.std(columns - y[:200]) > 0.8 * error                       # an honest estimate of it
+
+
+def category_table(n=200):
+    """Codes whose order says nothing, beside a column that matters and one that does not."""
+    rng = np.random.default_rng(0)
+    code = rng.integers(8, size=n)
+    x = np.column_stack([code, rng.normal(size=(n, 2))]).astype(np.float32)
+    return x, np.array([0, 5, 1, 4, -3, 2, -4, 3.0])[code, None] + x[:, 1:2], np.ones(n, dtype=np.float32)
+
+
+@pytest.mark.parametrize("categories", [(), (0,)], ids=["guessed", "given"])
+def test_categories_are_told_apart(categories):
+    x, y, weight = category_table()
+    made, columns = KernelRidge.fit(x, y, weight, categories)
+    assert made.coordinates.column.tolist() == [0] * 8
+    assert np.std(columns - y) < 0.1 * np.std(y)
+    unseen = made(torch.tensor([[9.0, 0.0, 0.0], [torch.nan, 0.0, 0.0]]))
+    assert unseen.isfinite().all()
+
+
+def test_points():
+    x = np.float32([[1, 0.0], [1, 2.0], [2, 4.0], [2, np.nan], [3, 2.0], [3, 2.0], [5, 2.0]])
+    weight = np.array([2.0, 1, 1, 1, 1, 1, 1])
+    points = Points.of(x, weight, {0})
+    assert points.level.tolist() == [1, 2, 3]                            # 5 occurs once
+    np.testing.assert_allclose(points.share, [3 / 8, 2 / 8, 2 / 8])
+    z = points(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(weight @ z[:, :1], 0.0, atol=1e-12)
+    np.testing.assert_allclose(weight @ z[:, :1] ** 2, 8.0)
+    np.testing.assert_allclose(z[:, 2:] + points.share.numpy(), [[1, 0, 0]] * 2 + [[0, 1, 0]] * 2 + [[0, 0, 1]] * 2 + [[0, 0, 0]])
+    assert z[3, 1] == 0.0                                                # missing
+    assert points(torch.tensor([[1.0, 1e9]]))[0, 1] == 4.0
+
+
+def test_what_looks_like_a_category():
+    rng = np.random.default_rng(0)
+    columns = rng.normal(size=300), rng.integers(2, size=300), rng.integers(30, size=300), rng.integers(31, size=300)
+    x, weight = np.column_stack(columns).astype(np.float32), np.ones(300)
+    assert [set(one.column.tolist()) for one in Points.candidates(x, weight, ())] == [set(), {2}]
+    assert [set(one.column.tolist()) for one in Points.candidates(x[:290], weight[:290], ())] == [set()]
+    assert [set(one.column.tolist()) for one in Points.candidates(x, weight, {3})] == [{3}, {2, 3}]
+    wide = rng.integers(3, size=(300, 1000)).astype(np.float32)
+    assert len(list(Points.candidates(wide, weight, ()))) == 1
 
 
 def test_linear_functions_are_recognised():
@@ -211,6 +299,18 @@ class TestInTheEstimators:
         fitted.save(tmp_path / "regressor.safetensors")
         again = PFNRegressor.load(tmp_path / "regressor.safetensors")
         assert again._ridge is not None
+        np.testing.assert_array_equal(again.predict(X[100:]), fitted.predict(X[100:]))
+
+    def test_categories_come_from_the_table(self, tmp_path):
+        x, y, _ = category_table()
+        X = pd.DataFrame({"steel": [f"S{int(code)}" for code in x[:, 0]], "a": x[:, 1], "b": x[:, 2]})
+        fitted = PFNRegressor(random_state=0).fit(X[:100], y[:100, 0])
+        assert fitted._ridge.coordinates.column.tolist() == [0] * 8
+        alone = PFNRegressor(1, random_state=0).fit(X[:100], y[:100, 0])
+        errors = [np.std(one.predict(X[100:]) - y[100:, 0]) for one in (fitted, alone)]
+        assert errors[0] < 0.6 * errors[1]
+        fitted.save(tmp_path / "regressor.safetensors")
+        again = PFNRegressor.load(tmp_path / "regressor.safetensors")
         np.testing.assert_array_equal(again.predict(X[100:]), fitted.predict(X[100:]))
 
     def test_gradients_go_through_them(self):
