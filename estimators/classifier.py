@@ -93,8 +93,9 @@ class PFNClassifier(ClassifierMixin, FineTuning, Explanations):
     same call have any influence on a prediction.
 
     Where kernel ridge regression, with a linear or a Gaussian kernel, explains seven tenths of the variance of the classes'
-    indicators in ten-fold cross-validation, on 100 rows or more, its predictions are further columns of the table, one a
-    class, those of training rows from the other folds [3]_.
+    indicators in cross-validation, on 100 rows or more, its predictions are further columns of the table, one a class, those
+    of training rows from the other folds [3]_. It finds out which columns matter, and which numbers are codes of categories;
+    see `PFNRegressor`.
 
     References
     ----------

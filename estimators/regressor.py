@@ -77,14 +77,18 @@ class PFNRegressor(RegressorMixin, FineTuning, Explanations):
     prediction; shifting and scaling y shifts and scales it.
 
     Where kernel ridge regression, with a linear or a Gaussian kernel, explains seven tenths of the variance of y in
-    ten-fold cross-validation, its predictions are one more column of the table, those of training rows from the other folds
-    [3]_. The network knows a linear or smooth function of many columns only roughly, and least squares exactly.
+    cross-validation, its predictions are one more column of the table, those of training rows from the other folds [3]_. It
+    finds out which columns matter [4]_ and takes two levels of a category to be equally far apart: columns that are no numbers
+    are categories, and so are columns of numbers with at most 30 levels, of ten rows each, if that predicts better. The network
+    knows a linear or smooth function of many columns only roughly, and takes codes for numbers.
 
     References
     ----------
     .. [1] S. Müller et al., "Transformers Can Do Bayesian Inference", ICLR 2022.
     .. [2] N. Hollmann et al., "Accurate predictions on small data with a tabular foundation model", Nature 2025.
     .. [3] D. H. Wolpert, "Stacked Generalization", Neural Networks 1992.
+    .. [4] A. Radhakrishnan et al., "Mechanism for feature learning in neural networks and backpropagation-free machine
+       learning models", Science 2024.
 
     Examples
     --------
