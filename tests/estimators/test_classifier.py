@@ -197,7 +197,7 @@ def test_long_and_wide_tables_are_subsampled():
         assert len(rows) == 100
         assert len(view.columns) == clf.model_.card.envelope.max_features
         assert set(clf._table.y[rows]) == set(range(4))              # rare classes are kept
-    assert set(np.concatenate([view.columns for view in clf._views])) == set(range(120))
+    assert set(np.concatenate([view.columns for view in clf._views])) >= set(range(120))
     assert clf.predict_proba(X[:5]).shape == (5, 4)
 
 

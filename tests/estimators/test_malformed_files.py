@@ -110,12 +110,12 @@ def test_truncation_anywhere(classifier, tmp_path):
 
 
 @pytest.mark.parametrize("text", [
-    "", "null", "5", "[]", "{}", "[" * 10**6, '{"format": 3, "estimator": ' + "[" * 900 + "]" * 900 + "}",
-    '{"format": 3, "format": 3}', '{"format": 3, "estimator": 5}', '{"format": 1e999}',
-    '{"format": 3, "estimator": {"class": "PFNClassifier"}}',
-    '{"format": 3, "estimator": {"class": "PFNClassifier", "kind": "estimator", "fields": []}}',
-    '{"format": 3, "estimator": {"class": "PFNClassifier", "kind": "Table", "fields": {}}}',
-    '{"format": 3, "estimator": {"class": ["PFNClassifier"]}}'], ids=brief)
+    "", "null", "5", "[]", "{}", "[" * 10**6, '{"format": 4, "estimator": ' + "[" * 900 + "]" * 900 + "}",
+    '{"format": 4, "format": 4}', '{"format": 4, "estimator": 5}', '{"format": 1e999}',
+    '{"format": 4, "estimator": {"class": "PFNClassifier"}}',
+    '{"format": 4, "estimator": {"class": "PFNClassifier", "kind": "estimator", "fields": []}}',
+    '{"format": 4, "estimator": {"class": "PFNClassifier", "kind": "Table", "fields": {}}}',
+    '{"format": 4, "estimator": {"class": ["PFNClassifier"]}}'], ids=brief)
 def test_headers_that_are_no_record(classifier, tmp_path, text):
     forge(classifier, tmp_path / "clf", text)
     refused(PFNClassifier.load, tmp_path / "clf", r"cannot be used")

@@ -126,7 +126,7 @@ class TestBadFiles:
             PFNClassifier.load(tmp_path / "nothing")
 
     @pytest.mark.parametrize(("old", "new"), [('"PFNClassifier"', '"subprocess.Popen"'), ('"Table"', '"os.system"'),
-                                              ('"format": 3', '"format": 1'), ('"array.0"', '"array.999"')])
+                                              ('"format": 4', '"format": 1'), ('"array.0"', '"array.999"')])
     def test_headers_that_ask_for_other_things(self, fitted, tmp_path, old, new):
         fitted[0].save(tmp_path / "c")
         self.change(tmp_path / "c", tmp_path / "d", lambda metadata: {k: v.replace(old, new) for k, v in metadata.items()})

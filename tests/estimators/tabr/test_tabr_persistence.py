@@ -66,7 +66,7 @@ class TestPersistence:
 
     @pytest.mark.parametrize(("old", "new"), [
         ('"TabRClassifier"', '"subprocess.Popen"'), ('"TabRTable"', '"os.system"'), ('"Rows"', '"Popen"'),
-        ('"format": 3', '"format": 99'), ('"array.0"', '"array.999"'), ('"width", 32', '"width", 64'),
+        ('"format": 4', '"format": 99'), ('"array.0"', '"array.999"'), ('"width", 32', '"width", 64'),
         ('"width", 32', '"width", "a"'), ('"width", 32', '"breadth", 32'), ('"n_labels", 3', '"n_labels", -1'),
         ('"config"', '"weights"'), ('"input.weight"', '"output.weight"'),
     ])
