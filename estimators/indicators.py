@@ -14,15 +14,14 @@ from pfn.encoder import Scaling
 _FARTHEST = 4.0                                                     # standard deviations from a column's mean
 # Columns of numbers that have so few levels, of so many rows each, may be codes of categories.
 _MOST_LEVELS, _ROWS_A_LEVEL = 30, 10
-_MOST_INDICATORS = 2000
+_MOST_INDICATORS = 500
 
 
 @dataclass(frozen=True)
 class Points:
     """Coordinates (n, f + l) of rows (n, f): each column standardised, and indicators of l levels, less their shares.
 
-    Two rows are then as far apart in a category, whatever the order of its codes. Missing cells are at a column's mean, and
-    have no level.
+    So two levels can be far apart whose codes are neighbours. Missing cells are at a column's mean, and have no level.
 
     Parameters
     ----------

@@ -78,9 +78,9 @@ class PFNRegressor(RegressorMixin, FineTuning, Explanations):
 
     Where kernel ridge regression, with a linear or a Gaussian kernel, explains seven tenths of the variance of y in
     cross-validation, its predictions are one more column of the table, those of training rows from the other folds [3]_. It
-    finds out which columns matter [4]_ and takes two levels of a category to be equally far apart: columns that are no numbers
-    are categories, and so are columns of numbers with at most 30 levels, of ten rows each, if that predicts better. The network
-    knows a linear or smooth function of many columns only roughly, and takes codes for numbers.
+    finds out which columns matter [4]_, and has a coordinate for each level of a category: columns that are no numbers are
+    categories, and so are columns of numbers with at most 30 levels, of ten rows each, if that predicts better.
+    The network knows a linear or smooth function of many columns only roughly, and takes codes for numbers.
 
     References
     ----------
