@@ -102,8 +102,9 @@ class KernelRidge:
                 found.append((*searched, _Regression(z, target, root), coordinates))
         if not found:
             return None
-        _, steps, regression, coordinates = min(found, key=lambda one: one[0])
-        error = regression.errors_of_folds(steps)[-1]
+        error, steps, regression, coordinates = min(found, key=lambda one: float(one[0].square().sum()))
+        if len(few) < len(rows):
+            error = regression.errors_of_folds(steps)[-1]
         if not error.square().sum() <= (1.0 - _LEAST_EXPLAINED) * target.square().sum():
             return None
         *_, (relevance, coefficients) = regression.solutions(steps)
@@ -127,8 +128,8 @@ class _Regression:
     target: Tensor                                                  # (n, k), times root
     root: Tensor                                                    # (n, 1), of the weights
 
-    def search(self) -> tuple[float, list[Step]] | None:
-        """Squared error on other folds, and the steps that lead to it; None if the first one is hopeless.
+    def search(self) -> tuple[Tensor, list[Step]] | None:
+        """The steps of least squared error on other folds, and these errors (n, k); None if the first one is hopeless.
 
         Leave-one-out errors choose lengthscale and penalty of each step.
         """
@@ -141,8 +142,8 @@ class _Regression:
             steps.append(step)
             if number < _MOST_STEPS - 1:
                 relevance = self._more_relevant(relevance, self._solve(relevance, step), step)
-        errors = [float(error.square().sum()) for error in self.errors_of_folds(steps)]
-        best = int(np.argmin(errors))
+        errors = self.errors_of_folds(steps)
+        best = int(np.argmin([float(error.square().sum()) for error in errors]))
         return errors[best], steps[:best + 1]
 
     def solutions(self, steps: list[Step]) -> Iterator[tuple[Tensor, Tensor]]:
